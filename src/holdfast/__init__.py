@@ -1,0 +1,56 @@
+"""holdfast: a long job continues where it stopped, in another process, with nothing finished done twice."""
+
+from .app import Holdfast, open
+from .context import current, now, random, run_id, spend, state, uuid4
+from .errors import (
+    Busy,
+    Cancelled,
+    CodecError,
+    Diverged,
+    Fenced,
+    HoldfastError,
+    Mismatch,
+    NotFound,
+    NotInRun,
+    NotRecorded,
+    StateConflict,
+    StepFailed,
+    StoreError,
+    VersionMismatch,
+)
+from .records import Checkpoint, Run
+from .session import Session
+from .workflow import Call, StepCall, step, workflow
+
+# ``open`` is public too, but a star import must not shadow the builtin.
+__all__ = [
+    "Busy",
+    "Call",
+    "Cancelled",
+    "Checkpoint",
+    "CodecError",
+    "Diverged",
+    "Fenced",
+    "Holdfast",
+    "HoldfastError",
+    "Mismatch",
+    "NotFound",
+    "NotInRun",
+    "NotRecorded",
+    "Run",
+    "Session",
+    "StateConflict",
+    "StepCall",
+    "StepFailed",
+    "StoreError",
+    "VersionMismatch",
+    "current",
+    "now",
+    "random",
+    "run_id",
+    "spend",
+    "state",
+    "step",
+    "uuid4",
+    "workflow",
+]

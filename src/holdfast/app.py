@@ -1,0 +1,391 @@
+"""``Holdfast``: where a program starts, resumes, looks up and ends its runs."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from . import branches, clock, codec, lease
+from .errors import Cancelled, HoldfastError, NotFound, StepFailed
+from .execution import POLL_S, Execution
+from .journal import Journal
+from .records import Checkpoint, Failure, Run, checkpoint_of, run_of
+from .session import Session
+from .store import Store, open_store
+from .workflow import Call
+
+R = TypeVar("R")
+T = TypeVar("T")
+log = logging.getLogger("holdfast")
+
+DEFAULT_URL = "sqlite:///holdfast.db"
+
+
+def open(url: str | os.PathLike[str] | None = None) -> Holdfast:
+    """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
+
+    ``url``: a path, ``sqlite:///…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
+    ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
+    """
+    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL))
+
+
+class Holdfast:
+    """A store, and the runs this process advances on it. One per program is enough; any thread and loop may use it.
+
+    ``async with``, ``with``, or ``aclose()``/``close()``. Closing unloads what still runs: the same line resumes it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self._observer: Any = None
+        self._closed = False
+        self._reset()
+        _all.add(self)
+
+    def _reset(self) -> None:
+        self._live: dict[str, Execution] = {}
+        self._sessions: dict[int, Session] = {}
+        self._owner: str | None = None
+        self._journal_now: Journal | None = None
+        self._readers: concurrent.futures.ThreadPoolExecutor | None = None
+        self._background: _Background | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def url(self) -> str:
+        """The store, as one would name it to open it again."""
+        return self._store.url
+
+    @property
+    def owner(self) -> str:
+        """The name under which this ``Holdfast`` owns runs."""
+        if self._owner is None:
+            self._owner = lease.owner_name()
+        return self._owner
+
+    # -- running -------------------------------------------------------------------------------------------
+
+    async def run(self, call: Call[R], *, id: str, state: Mapping[str, Any] | None = None, wait: bool = True) -> R:
+        """Start the run, resume it, or return its saved result: the same line.
+
+        ``state`` is the initial state, used when the run is new. If another owner holds the run, its outcome is waited for and
+        the run taken over should that owner die or stall; ``wait=False`` raises ``Busy`` instead. Raises ``Mismatch`` if the
+        id belongs to other work, ``VersionMismatch``, ``Diverged``, ``Cancelled``, ``Fenced``, ``StoreError``, or what the
+        workflow raised.
+        """
+        execution: Execution = self._execution(call, id, state, wait)
+        result: R = await execution.joined()
+        return result
+
+    async def start(self, call: Call[Any], id: str | None = None) -> Run:
+        """Start (or resume) the run in the background of this loop. A missing id is a new random one."""
+        if id is None:
+            id = uuid.uuid4().hex
+            log.info("run %s: new; resume it with hf.run(…, id=%r)", id, id)
+        execution = self._execution(call, id, None, True, detached=True)
+        await asyncio.shield(asyncio.wrap_future(execution.claimed))
+        if execution.run is None and execution.outcome.done():
+            execution.outcome.result()  # it could not be claimed: say so here
+        return await self.get(id)
+
+    def _execution(
+        self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
+    ) -> Execution:
+        if not isinstance(call, Call):
+            raise TypeError(
+                f"expected a call of a workflow, such as review(…) or, for a plain def, review.bind(…); got {call!r}"
+            )
+        if not isinstance(id, str) or not id.strip():
+            raise TypeError(f"id= must be a non-empty str, got {id!r}")
+        self._check_open()
+        call.take()
+        with self._lock:
+            live = self._live.get(id)
+            if live is not None and not live.outcome.done():
+                same = live.definition.name == call.definition.name
+                if not same or live.fingerprint != codec.fingerprint(call.inputs()):
+                    live.refuse_other(call)
+                live.detached = live.detached or detached
+                return live
+            execution = Execution(self, call, id, dict(state) if state else None, wait)
+            execution.detached = detached
+            self._live[id] = execution
+        _workflows[call.definition.name] = weakref.ref(call.definition)
+        execution.launch(asyncio.get_running_loop())
+        return execution
+
+    def _ended(self, execution: Execution) -> None:
+        with self._lock:
+            if self._live.get(execution.id) is execution:
+                del self._live[execution.id]
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """For programs without an event loop: run what ``run``, ``start`` … give, and return its value.
+
+        Runs begun with ``start`` go on in the background between two calls.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()
+            raise HoldfastError("hf.wait() is for programs without an event loop; here, write: await hf.run(…)")
+        self._check_open()
+        with self._lock:
+            if self._background is None:
+                self._background = _Background()
+        return self._background.wait(awaitable)
+
+    def session(self, id: str, initial: Mapping[str, Any] | None = None) -> Session:
+        """The explicit style: ``async with hf.session(id) as session:`` loads ``session.state``, ``save()`` commits what changed."""
+        self._check_open()
+        return Session(self, id, dict(initial or {}))
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> Run:
+        """The run as it stands. Raises ``NotFound``."""
+        row = await self._read(self._store.get, id)
+        if row is None:
+            raise NotFound(f"{self.url}: there is no run {id!r}")
+        spent = await self._read(self._store.spent, [row.no])
+        return run_of(row, spent[row.no], _result_types(row.workflow), lambda: self._outcome(id))
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[Run]:
+        """Runs, newest first, at most ``limit``; ``after`` is the id of the last one already seen."""
+        no = None
+        if after is not None:
+            row = await self._read(self._store.get, after)
+            if row is None:
+                raise NotFound(f"{self.url}: there is no run {after!r} to list on from")
+            no = row.no
+        rows = await self._read(lambda: self._store.runs(status=status, workflow=workflow, limit=limit, after=no))
+        spent = await self._read(self._store.spent, [row.no for row in rows])
+        return [
+            run_of(row, spent[row.no], _result_types(row.workflow), lambda id=row.id: self._outcome(id))  # type: ignore[misc]
+            for row in rows
+        ]
+
+    async def history(self, id: str) -> list[Checkpoint]:
+        """The run's checkpoints, oldest first. Raises ``NotFound``."""
+        row = await self._read(self._store.get, id)
+        if row is None:
+            raise NotFound(f"{self.url}: there is no run {id!r}")
+        return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
+
+    async def cancel(self, id: str) -> None:
+        """End a run for good; its owner, wherever it is, is stopped. A run that is done stays done. Raises ``NotFound``."""
+        row = await self._read(self._store.cancel, id)
+        if row is None:
+            raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
+        live = self._live.get(id)
+        if row.status == "cancelled" and live is not None and live.run is not None:
+            error = Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
+            live.loop.call_soon_threadsafe(live.run.poison, error)
+        log.info(
+            "run %s: %s",
+            id,
+            "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}",
+        )
+
+    async def _outcome(self, id: str) -> Any:
+        """What ``Run.wait`` waits for: the outcome, whoever brings it about."""
+        while True:
+            live = self._live.get(id)
+            if live is not None:
+                return await asyncio.shield(asyncio.wrap_future(live.outcome))
+            run = await self.get(id)
+            if run.status == "done":
+                return run.result
+            if run.status == "cancelled":
+                raise Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
+            if run.status in ("failed", "parked"):
+                row = await self._read(self._store.get, id)
+                assert row is not None
+                failure = Failure.decode(row.error or b"", f"run {id!r}, its error")
+                raise StepFailed(run.workflow, failure.type, failure.message)
+            await clock.sleep(POLL_S)
+
+    # -- opening and closing -------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
+
+    @property
+    def _journal(self) -> Journal:
+        journal = self._journal_now
+        if journal is None or journal.failed:
+            self._check_open()
+            with self._lock:
+                if self._journal_now is None or self._journal_now.failed:
+                    gone, self._journal_now = (
+                        self._journal_now,
+                        Journal(self._store, self.owner, _teller(self)),
+                    )
+                    if self._finalizer is not None:
+                        self._finalizer.detach()
+                    # Runs at exit too, so that a program that never closes ends its thread between two commits.
+                    self._finalizer = weakref.finalize(self, _shut, self._journal_now, self._store)
+                    if gone is not None:
+                        threading.Thread(target=gone.close, daemon=True).start()
+                journal = self._journal_now
+        return journal
+
+    async def _read(self, method: Callable[..., T], *args: Any) -> T:
+        """Call the store off the loop's thread."""
+        self._check_open()
+        if self._readers is None:
+            with self._lock:
+                if self._readers is None:
+                    self._readers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="holdfast-read")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, method, *args)
+
+    def _renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
+        for execution in list(self._live.values()):
+            execution.renewed(held, began, deadline)
+        for session in list(self._sessions.values()):
+            session.renewed(held, began, deadline)
+
+    async def aclose(self) -> None:
+        """Unload what still runs, commit what is queued, close the store."""
+        if self._closed:
+            return
+        for execution in list(self._live.values()):
+            await execution.unload()
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def close(self) -> None:
+        """The same for programs without a loop."""
+        if self._closed:
+            return
+        if self._background is not None:
+            self._background.wait(self._unload_all())
+            self._background.close()
+        elif self._live:
+            raise HoldfastError(f"{self.url}: runs are live on an event loop; close with: await hf.aclose()")
+        self._closed = True
+        self._close()
+
+    async def _unload_all(self) -> None:
+        for execution in list(self._live.values()):
+            await execution.unload()
+
+    def _close(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if self._journal_now is not None:
+            self._journal_now.close()
+        if self._readers is not None:
+            self._readers.shutdown()
+        self._store.close()
+
+    async def __aenter__(self) -> Holdfast:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Holdfast:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Background:
+    """An event loop in a thread of its own, for programs that have none."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-loop", daemon=True)
+        self._thread.start()
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        async def waited() -> T:
+            return await awaitable
+
+        future = asyncio.run_coroutine_threadsafe(waited(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():  # Ctrl-C: let the run hand its lease back before the program goes
+                future.cancel()
+                concurrent.futures.wait([future], timeout=10)
+                asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(timeout=10)
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _settle() -> None:
+    """Until the tasks that were cancelled have ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    cancelled = [task for task in others if task.cancelling()]
+    if cancelled:
+        await asyncio.wait(cancelled, timeout=8)
+
+
+_all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
+_workflows: dict[str, weakref.ref[Any]] = {}
+
+
+def _result_types(workflow: str) -> codec.Types:
+    known = _workflows.get(workflow)
+    definition = known() if known is not None else None
+    return codec.Types.none if definition is None else definition.result_types
+
+
+def _teller(hf: Holdfast) -> Callable[[set[int] | None, float, float], None]:
+    """The heartbeat's way to the runs, which must not keep an abandoned ``Holdfast`` alive."""
+    there = weakref.ref(hf)
+
+    def tell(held: set[int] | None, began: float, deadline: float) -> None:
+        hf = there()
+        if hf is not None:
+            hf._renewed(held, began, deadline)
+
+    return tell
+
+
+def _shut(journal: Journal, store: Store) -> None:
+    journal.close()
+    store.close()
+
+
+def _forked() -> None:
+    """In a forked child the parent's connections, threads and leases are not the child's: begin anew."""
+    branches.live_runs.clear()
+    for hf in list(_all):
+        if hf._finalizer is not None:
+            hf._finalizer.detach()
+        hf._store.forget()
+        hf._lock = threading.RLock()
+        hf._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

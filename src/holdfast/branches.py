@@ -1,0 +1,235 @@
+"""Which task is which, and in what order outcomes reach them.
+
+A *branch* is the path of (coroutine ``__qualname__``, k) from the root task of a scope, k counting the tasks of
+that qualname in creation order inside their parent. Bare creation order would not do: a library that makes a task
+of its own would shift every number behind it. Tasks are labelled as they are created, by a factory chained in front of the
+loop's own, and looked up by task: two tasks may share one ``contextvars.Context``, so a context variable would put both
+into one branch. A context variable serves threads only, which have no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from .errors import HoldfastError, NotInRun
+
+if TYPE_CHECKING:
+    from .run import LiveRun
+    from .state import View
+
+_ATTRIBUTE = "_holdfast_frame"
+
+
+class Frame:
+    """Where code of a run is: one scope, one branch of it, the state it sees, and what it has counted so far."""
+
+    __slots__ = (
+        "branch",
+        "children",
+        "counts",
+        "depth",
+        "in_thread",
+        "reserved",
+        "run",
+        "scope",
+        "step",
+        "task",
+        "thread_rested",
+        "view",
+    )
+
+    def __init__(
+        self, run: LiveRun, scope: str, branch: str, view: View, *, depth: int, step: StepProgress | None
+    ) -> None:
+        self.run = run
+        self.scope = scope
+        self.branch = branch
+        self.view = view
+        self.depth = depth
+        self.step = step  # the step whose body this is, None in the workflow's own body
+        self.task: asyncio.Task[Any] | None = None
+        self.counts: dict[tuple[str, str | None], int] = {}
+        self.children: dict[str, int] = {}
+        self.reserved: dict[int, str] = {}
+        self.in_thread = False  # a call of this frame is under way in a thread
+        self.thread_rested: Callable[[], None] | None = None
+
+    def count(self, name: str, key: str | None = None) -> int:
+        """The number of this call among those of the same name (and key) in this frame, from 0."""
+        n = self.counts.get((name, key), 0)
+        self.counts[name, key] = n + 1
+        return n
+
+    def child(self, coro: Any) -> Frame:
+        """The frame of a task that is being made here for ``coro``."""
+        label = self.reserved.pop(id(coro), None) or self._label(coro)
+        branch = f"{self.branch}/{label}" if self.branch else label
+        return Frame(self.run, self.scope, branch, self.view, depth=self.depth + 1, step=self.step)
+
+    def _label(self, coro: Any) -> str:
+        listed = _listed_by_as_completed()
+        if listed is not None:
+            # as_completed iterates a set, whose order follows memory addresses: number by the caller's list instead.
+            for each in listed:
+                if id(each) not in self.reserved and not asyncio.isfuture(each):
+                    self.reserved[id(each)] = self._next_label(each)
+            return self.reserved.pop(id(coro))
+        return self._next_label(coro)
+
+    def _next_label(self, coro: Any) -> str:
+        qualname = getattr(coro, "__qualname__", None) or type(coro).__qualname__
+        k = self.children.get(qualname, 0)
+        self.children[qualname] = k + 1
+        return f"{qualname}#{k}"
+
+    def inside(self, scope: str, view: View, step: StepProgress) -> Frame:
+        """The frame of a nested call's body: a scope of its own, whose branches are numbered anew."""
+        frame = Frame(self.run, scope, "", view, depth=self.depth, step=step)
+        frame.task = self.task
+        return frame
+
+
+class StepProgress:
+    """What a running step has told about itself."""
+
+    __slots__ = ("name", "tokens", "usd")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tokens: int | None = None
+        self.usd: float | None = None
+
+
+def _listed_by_as_completed() -> list[Any] | None:
+    """The list that ``asyncio.as_completed`` was given, if it is what makes a task right now."""
+    package = asyncio.tasks.__file__
+    frame = sys._getframe(3)
+    for _ in range(8):
+        while frame is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back  # type: ignore[assignment]
+        if frame is None or not frame.f_code.co_filename.startswith(package[: -len("tasks.py")]):
+            return None
+        if frame.f_code.co_filename == package and frame.f_code.co_name in ("as_completed", "__init__"):
+            given = frame.f_locals.get("fs", frame.f_locals.get("aws"))
+            if isinstance(given, (list, tuple)):
+                return list(given)
+            raise HoldfastError(
+                "asyncio.as_completed was given something that is not a list or tuple, so its tasks have no order that a "
+                "resume could repeat. Give it a list: asyncio.as_completed([…])."
+            )
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+_frame_of_thread: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("holdfast_frame", default=None)
+live_runs: set[int] = set()  # the live runs of this process, so that a call without one can be told from a lost one
+
+
+def current_frame() -> Frame | None:
+    """The frame this code runs in; None outside every run. Raises ``NotInRun`` where it would have to guess."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop in this thread
+        return _frame_of_thread.get()
+    frame: Frame | None = getattr(task, _ATTRIBUTE, None)
+    if frame is None and task is not None and (lost := _frame_of_thread.get()) is not None:
+        raise NotInRun(
+            f"run {lost.run.id!r}: this task ({task.get_name()}) was made behind holdfast's back (a task factory set later, an "
+            "eager task, or a loop of its own), so its calls have no place in the record. Create the task with "
+            "asyncio.create_task or a TaskGroup on the run's loop, or call the step before handing it over."
+        )
+    return frame
+
+
+def frame_of(task: asyncio.Task[Any] | None) -> Frame | None:
+    frame: Frame | None = getattr(task, _ATTRIBUTE, None)
+    return frame
+
+
+def label(task: asyncio.Task[Any], frame: Frame | None) -> None:
+    setattr(task, _ATTRIBUTE, frame)
+
+
+def enter_thread_frame(frame: Frame) -> None:
+    """Make this context's threads part of ``frame``."""
+    _frame_of_thread.set(frame)
+
+
+def leave() -> None:
+    """Make this context part of no run."""
+    _frame_of_thread.set(None)
+
+
+class entered:
+    """While the block lasts, the current task (or thread) is in ``frame``."""
+
+    __slots__ = ("_before", "_frame", "_task", "_token")
+
+    def __init__(self, frame: Frame, task: asyncio.Task[Any] | None) -> None:
+        self._frame = frame
+        self._task = task
+
+    def __enter__(self) -> None:
+        if self._task is not None:
+            self._before = frame_of(self._task)
+            setattr(self._task, _ATTRIBUTE, self._frame)
+        self._token = _frame_of_thread.set(self._frame)
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            setattr(self._task, _ATTRIBUTE, self._before)
+        try:
+            _frame_of_thread.reset(self._token)
+        except ValueError:  # closed by the garbage collector, in another context
+            pass
+
+
+TaskFactory = Callable[..., "asyncio.Future[Any]"]
+
+
+class LabellingFactory:
+    """A task factory that tells every task of a run which branch it is; other tasks pass untouched."""
+
+    def __init__(self, before: TaskFactory | None) -> None:
+        self._before = before
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any
+    ) -> asyncio.Future[Any]:
+        parent = frame_of(asyncio.current_task(loop))
+        if parent is None or parent.run.finished:
+            return self._make(loop, coro, kwargs)
+        frame = parent.child(coro)
+        shared: contextvars.Context | None = kwargs.get("context")
+        if shared is not None:
+            # Two tasks may live in this one context: a thread started from it could not tell which of them it belongs to.
+            shared.run(_frame_of_thread.set, frame if _frame_of_thread not in shared else None)
+            task = self._make(loop, coro, kwargs)
+        else:
+            token = _frame_of_thread.set(frame)
+            try:
+                task = self._make(loop, coro, kwargs)
+            finally:
+                _frame_of_thread.reset(token)
+        if isinstance(task, asyncio.Task):
+            label(task, frame)
+            frame.task = task
+            frame.run.task_started(frame.depth)
+            task.add_done_callback(frame.run.task_ended)
+        return task
+
+    def _make(self, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:
+        if self._before is not None:
+            return self._before(loop, coro, **kwargs)
+        return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+def install(loop: asyncio.AbstractEventLoop) -> None:
+    """Chain the labelling factory in front of the loop's own, if it is not there yet."""
+    before = loop.get_task_factory()
+    if not isinstance(before, LabellingFactory):
+        loop.set_task_factory(LabellingFactory(before))

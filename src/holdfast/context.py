@@ -1,0 +1,130 @@
+"""What code inside a run may ask for: its state, its time, its randomness, its costs. Outside a run it all works plainly."""
+
+from __future__ import annotations
+
+import contextvars
+import random as _random
+import struct
+import uuid as _uuid
+from collections.abc import Iterator, MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from . import clock, codec
+from .branches import Frame, current_frame
+from .errors import NotInRun
+from .state import BodyView
+
+if TYPE_CHECKING:
+    from .app import Holdfast
+
+_plain_state: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("holdfast_plain_state")
+
+
+def _values() -> dict[str, Any]:
+    frame = current_frame()
+    if frame is None:
+        try:
+            return _plain_state.get()
+        except LookupError:
+            values: dict[str, Any] = {}
+            _plain_state.set(values)
+            return values
+    if isinstance(frame.view, BodyView):
+        frame.view.touch()
+    return frame.view.values
+
+
+class State(MutableMapping[str, Any]):
+    """The run's durable mapping, as the code that asks sees it: a step its own view, the workflow's body the live state.
+
+    Keys are ``str``; values are plain ``list``, ``dict`` and what else the codec takes. Changes inside a value are seen.
+    Outside a run it is an ordinary mapping of this context.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        return _values()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"a key of holdfast.state is a str, got {key!r}")
+        _values()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del _values()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(_values()))
+
+    def __len__(self) -> int:
+        return len(_values())
+
+    def __contains__(self, key: object) -> bool:
+        return key in _values()
+
+    def __repr__(self) -> str:
+        return f"holdfast.state({_values()!r})"
+
+
+state = State()
+
+
+def _frame(what: str) -> Frame:
+    frame = current_frame()
+    if frame is None:
+        raise NotInRun(f"holdfast.{what}() is called outside every run; start one with hf.run(…)")
+    return frame
+
+
+def current() -> Holdfast:
+    """The ``Holdfast`` this run belongs to. Raises ``NotInRun``."""
+    home: Holdfast = _frame("current").run.home
+    return home
+
+
+def run_id() -> str:
+    """The id of the run this code is part of. Raises ``NotInRun``."""
+    return _frame("run_id").run.id
+
+
+def now() -> datetime:
+    """The time, in UTC. In a workflow's body it is that of the last outcome delivered, so it is the same on every resume; in a
+    step and outside a run, the machine's."""
+    frame = current_frame()
+    ms = clock.now_ms() if frame is None or frame.step is not None else frame.run.delivered_ms
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _bits(frame: Frame, what: str) -> bytes:
+    """16 bytes that follow from the run's seed and the place of the call: random, and the same on every resume."""
+    place = (frame.run.seed, frame.scope, frame.branch, what, frame.count(f"holdfast.{what}"))
+    return codec.fingerprint(repr(place).encode())
+
+
+def uuid4() -> _uuid.UUID:
+    """A random UUID, the same on every resume."""
+    frame = current_frame()
+    return _uuid.uuid4() if frame is None else _uuid.UUID(bytes=_bits(frame, "uuid4"), version=4)
+
+
+def random() -> float:
+    """A random number in [0, 1), the same on every resume."""
+    frame = current_frame()
+    if frame is None:
+        return _random.random()
+    return float(struct.unpack("<Q", _bits(frame, "random")[:8])[0] >> 11) * 2.0**-53
+
+
+def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
+    """Add to the recorded cost of the running step. Outside a run it does nothing; in a workflow's body it raises ``NotInRun``."""
+    frame = current_frame()
+    if frame is None:
+        return
+    if frame.step is None:
+        raise NotInRun("holdfast.spend() belongs into a step: costs are recorded with the step that caused them")
+    if tokens < 0 or usd < 0:
+        raise ValueError(f"costs are not negative: tokens={tokens!r}, usd={usd!r}")
+    if tokens:
+        frame.step.tokens = (frame.step.tokens or 0) + tokens
+    if usd:
+        frame.step.usd = (frame.step.usd or 0.0) + usd

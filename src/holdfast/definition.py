@@ -1,0 +1,187 @@
+"""What a decorated function is: its name, its options, and how the arguments of a call become inputs."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from types import CodeType
+from typing import Any
+
+from . import codec
+from .errors import HoldfastError
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class Definition:
+    """A step or workflow as declared. Whatever needs the signature is worked out at the first call, not at import."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        kind: str,
+        name: str | None = None,
+        version: str | int | None = None,
+        key: Callable[..., str] | None = None,
+        ignore: str | Iterable[str] = (),
+        returns: Any = codec.MISSING,
+        attempts: int = 1,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+        backoff: float = 1.0,
+        timeout: float | None = None,
+    ) -> None:
+        self.function = function
+        self.kind = kind
+        self.name = name if name is not None else getattr(function, "__qualname__", "")
+        self.declared_version = None if version is None else str(version)
+        self.key = key
+        self.ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
+        self.returns = returns
+        self.attempts = attempts
+        self.retry_on = retry_on
+        self.backoff = backoff
+        self.timeout = timeout
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_method = False
+        self._validate()
+
+    def _validate(self) -> None:
+        function, kind = self.function, self.kind
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"@{kind} {self.name}: a generator cannot be resumed in the middle. Return a list, or make each item a "
+                "step of its own and loop over them in the workflow."
+            )
+        if not inspect.isfunction(function):
+            raise TypeError(
+                f"@{kind} needs a function, got {function!r}. Below @staticmethod or @classmethod, put @{kind} nearer to the def."
+            )
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"@{kind}: name= must be a non-empty str, got {self.name!r}")
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise ValueError(f"@{kind} {self.name}: attempts= must be a whole number from 1, got {self.attempts!r}")
+        if not isinstance(self.backoff, (int, float)) or not self.backoff >= 0:
+            raise ValueError(f"@{kind} {self.name}: backoff= must be seconds from 0, got {self.backoff!r}")
+        if self.timeout is not None:
+            if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
+                raise ValueError(f"@{kind} {self.name}: timeout= must be seconds above 0, got {self.timeout!r}")
+            if not self.is_async:
+                raise TypeError(
+                    f"@{kind} {self.name}: timeout= needs an async def: a thread cannot be stopped. Make the function async, "
+                    "or give the call inside it a timeout of its own."
+                )
+        kinds = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
+        if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
+            raise TypeError(f"@{kind} {self.name}: retry_on= must be an exception class or a tuple of them")
+        if self.ignore and (unknown := self.ignore - set(inspect.signature(function).parameters)):
+            raise TypeError(f"@{kind} {self.name}: ignore= names {sorted(unknown)}, which are no parameters of it")
+
+    @property
+    def code(self) -> CodeType:
+        return self.function.__code__  # type: ignore[attr-defined,no-any-return]
+
+    @cached_property
+    def version(self) -> str:
+        if self.declared_version is not None or self.kind == "step":
+            return self.declared_version or ""
+        return fingerprint_of(self.function)
+
+    @cached_property
+    def result_types(self) -> codec.Types:
+        return codec.Types.of_return(self.function, self.returns)
+
+    @cached_property
+    def parameter_types(self) -> codec.Types:
+        return codec.Types.of_parameters(self.function)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        signature = inspect.signature(self.function)
+        if self.is_method:
+            signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+        return signature
+
+    @cached_property
+    def _plain(self) -> tuple[tuple[str, ...], dict[str, Any]] | None:
+        """(names in order, defaults) if every argument has one name; None if the slow way is needed."""
+        parameters = list(self._signature.parameters.values())
+        if any(each.kind is not each.POSITIONAL_OR_KEYWORD for each in parameters):
+            return None
+        defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+        return tuple(each.name for each in parameters), defaults
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by name, those equal to their default left out, so that a new parameter with a default changes nothing."""
+        plain = self._plain
+        if plain is not None and len(args) <= len(plain[0]):
+            names, defaults = plain
+            bound = dict(zip(names, args))  # noqa: B905 - fewer arguments than names is the usual case
+            if kwargs:
+                if not bound.keys().isdisjoint(kwargs) or not kwargs.keys() <= set(names):
+                    self._signature.bind(*args, **kwargs)  # raises the TypeError that Python would
+                bound.update(kwargs)
+            if len(bound) + len(defaults) < len(names) or not all(n in bound or n in defaults for n in names):
+                self._signature.bind(*args, **kwargs)
+        else:
+            bound = dict(self._signature.bind(*args, **kwargs).arguments)
+            defaults = {
+                name: each.default
+                for name, each in self._signature.parameters.items()
+                if each.default is not each.empty
+            }
+        if defaults:
+            for name, default in defaults.items():
+                if name in bound and _is(bound[name], default):
+                    del bound[name]
+        return bound
+
+    def encode_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """The canonical bytes of a call's inputs. Raises ``CodecError`` naming the argument."""
+        bound = self.bind(args, kwargs)
+        for name in self.ignore:
+            bound.pop(name, None)
+        return codec.encode_inputs(bound, f"the inputs of {self.kind} {self.name!r}")
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        if self.key is None:
+            return None
+        key = self.key(*args, **kwargs)
+        if not isinstance(key, str) or not key:
+            raise HoldfastError(f"{self.kind} {self.name!r}: key= must return a non-empty str, got {key!r}")
+        return key
+
+
+def _is(value: Any, default: Any) -> bool:
+    if value is default:
+        return True
+    if type(value) is not type(default):
+        return False
+    try:
+        return bool(value == default)
+    except Exception:  # a value that cannot be compared is not the default
+        return False
+
+
+def fingerprint_of(function: Callable[..., Any]) -> str:
+    """A version from the function's syntax tree: the same over formatting, comments and docstrings."""
+    import ast
+    import textwrap
+
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError, TypeError):  # typed at a prompt: there is no source, its code must do
+        code = function.__code__  # type: ignore[attr-defined]
+        what = repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)])).encode()
+        return "code:" + codec.fingerprint(what).hex()[:16]
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.decorator_list = []
+    return "ast:" + codec.fingerprint(ast.dump(tree).encode()).hex()[:16]

@@ -1,0 +1,105 @@
+"""The recorded order is repeated.
+
+Whatever depends on completion order (queues, locks, first-completed, tasks spawned by finishing ones) repeats on
+resume if outcomes reach the workflow in ``seq`` order, one at a time, each after the code woken by the one before has come
+to rest; in the first execution as on recall.
+
+*At rest* means: H turns of the event loop have passed without a new call, H = max(16, 2·depth + 2) with the depth of the
+deepest task. An outcome wakes its caller through at most 2·depth + 1 turns (measured through gather, shield, TaskGroup,
+``wait_for``, ``as_completed``). Looking into the loop's ready queue would not do: uvloop has none, and the checks
+of two runs would keep each other awake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+_TURNS_MIN = 16
+_THREAD_GRACE_S = 0.05
+
+
+class Delivery:
+    """The outcomes of one run that wait for their turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ready: list[tuple[int, Callable[[], None]]] = []
+        self._held: set[int] = set()
+        self._threads = 0  # threads that were handed an outcome and have not come to rest
+        self._turns = 0
+        self._turning = False
+        self.turns_needed = _TURNS_MIN
+
+    def deepen(self, depth: int) -> None:
+        self.turns_needed = max(self.turns_needed, 2 * depth + 2)
+
+    def stir(self) -> None:
+        """The run's code is moving: whatever waits must see it at rest anew."""
+        self._turns = 0
+
+    def push(self, seq: int, deliver: Callable[[], None]) -> None:
+        """Call ``deliver`` when the run is at rest and nothing with a lower ``seq`` waits."""
+        heapq.heappush(self._ready, (seq, deliver))
+        self._turns = 0
+        self._turn_on()
+
+    def hold(self, seq: int) -> None:
+        """Nothing behind ``seq`` is delivered until it is pushed or released."""
+        self._held.add(seq)
+
+    def release(self, seq: int) -> None:
+        self._held.discard(seq)
+        self._turn_on()
+
+    def clear(self) -> None:
+        self._ready.clear()
+        self._held.clear()
+
+    def _turn_on(self) -> None:
+        if not self._turning and self._ready:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turns += 1
+        if self._turns < self.turns_needed:
+            self._loop.call_soon(self._turn)
+            return
+        self._turning = False
+        if not self._ready or self._threads:
+            return
+        if self._held and min(self._held) < self._ready[0][0]:
+            return
+        _, deliver = heapq.heappop(self._ready)
+        self._turns = 0
+        deliver()
+        self._turn_on()
+
+    def follow_thread(self, task: asyncio.Task[Any] | None) -> Callable[[], None]:
+        """A thread that ``task`` awaits is about to move: it rests again when the task was woken, or calls the returned function.
+
+        Turns of the loop say nothing about a thread. The task is found blocked on the executor's future, which is
+        done once the thread has returned; a task that waits for several of them (a gather of executor futures) is
+        given a short grace instead.
+        """
+        waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
+        if waiter is None:
+            return lambda: None
+        self._threads += 1
+        over = False
+
+        def rested(_: object = None) -> None:
+            nonlocal over
+            if not over:
+                over = True
+                grace.cancel()
+                self._threads -= 1
+                self._turns = 0
+                self._turn_on()
+
+        grace = self._loop.call_later(_THREAD_GRACE_S, rested)
+        waiter.add_done_callback(rested)
+        return rested

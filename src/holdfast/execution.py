@@ -1,0 +1,456 @@
+"""One run driven by this process: from the claim of its lease, through its body, to its recorded end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import logging
+import os
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import branches, clock, codec, lease, threads
+from .definition import PYTHON
+from .errors import (
+    Busy,
+    Cancelled,
+    CodecError,
+    Diverged,
+    Fenced,
+    HoldfastError,
+    Mismatch,
+    StepFailed,
+    StoreError,
+    VersionMismatch,
+)
+from .records import Failure
+from .run import LiveRun, Stop
+from .store import Checkpoint, Finish, RunRow
+
+if TYPE_CHECKING:
+    from .app import Holdfast
+    from .workflow import Call
+
+T = TypeVar("T")
+log = logging.getLogger("holdfast")
+
+POLL_S = 0.1  # how often a run owned by somebody else is looked at
+UNWIND_S = 5.0  # how long a stopped program's own cleanup is waited for
+
+
+class Unloaded(HoldfastError):
+    """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
+
+
+def unlabelled_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task that is no branch of the run it may be created in."""
+    context = contextvars.copy_context()
+    context.run(branches.leave)
+    return asyncio.Task(coro, loop=loop, name=name, context=context)
+
+
+class Execution:
+    """``outcome`` holds the result, or the public error, and may be waited for from any loop."""
+
+    def __init__(self, home: Holdfast, call: Call[Any], id: str, state: dict[str, Any] | None, wait: bool) -> None:
+        self.home = home
+        self.call = call
+        self.id = id
+        self.definition = call.definition
+        self.state = state
+        self.wait = wait
+        self.run: LiveRun | None = None
+        self.outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.claimed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.waiters = 0
+        self.detached = False  # started with hf.start: goes on when nobody waits
+        self.lease_began = 0.0
+        self.inputs = call.inputs()
+        self.fingerprint = codec.fingerprint(self.inputs)
+        self._driver: asyncio.Task[None] | None = None
+
+    def refuse_other(self, call: Call[Any]) -> None:
+        """The id is taken by other work that is live in this process."""
+        raise Mismatch(
+            f"run {self.id!r} is live in this process as {self.definition.name!r} with {codec.readable(self.inputs)!r}; now "
+            f"{call.definition.name!r} with {codec.readable(call.inputs())!r}. Nothing was changed; choose another id."
+        )
+
+    def launch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        branches.install(loop)
+        self._driver = unlabelled_task(loop, self._drive(), f"holdfast run {self.id}")
+
+    async def joined(self) -> Any:
+        """Wait for the outcome; if the last one waiting is cancelled, the run is unloaded first."""
+        self.waiters += 1
+        try:
+            return await asyncio.shield(asyncio.wrap_future(self.outcome))
+        except asyncio.CancelledError:
+            if self.waiters == 1 and not self.detached and not self.outcome.done():
+                await self.unload()
+            raise
+        finally:
+            self.waiters -= 1
+
+    async def unload(self) -> None:
+        """Stop the run where it is, without recording that, and hand the lease back."""
+        driver = self._driver
+        if driver is None or driver.done():
+            return
+        if asyncio.get_running_loop() is self.loop:
+            driver.cancel()
+            await asyncio.wait({driver})
+        else:
+            self.loop.call_soon_threadsafe(driver.cancel)
+            await asyncio.wait({asyncio.wrap_future(self.outcome)})
+
+    async def _drive(self) -> None:
+        try:
+            outcome = await self._driven()
+        except BaseException as error:
+            self.home._ended(self)
+            if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
+                log.warning("run %s: ended with %s: %s", self.id, type(error).__name__, error)
+            self._resolve(
+                self.outcome,
+                error=Unloaded("unloaded") if isinstance(error, asyncio.CancelledError) else error,
+            )
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.home._ended(self)
+            self._resolve(self.outcome, outcome)
+        finally:
+            self._resolve(self.claimed)
+
+    @staticmethod
+    def _resolve(future: concurrent.futures.Future[Any], value: Any = None, error: BaseException | None = None) -> None:
+        if not future.done():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+    async def _driven(self) -> Any:
+        claimed = await self._claim()
+        row, rows, ignored = claimed
+        if row.status == "done":
+            return self._result(row)
+        run = self.run = LiveRun(row, rows, self.loop, submit=self._submit, home=self.home, ignored=ignored)
+        run.lease_deadline = self.lease_began + lease.SELF_STOP * lease.TTL_MS / 1000
+        run.confirm_lease = self._confirm_lease
+        run.observer = self.home._observer
+        run.durable = self.home._store.durable
+        self._resolve(self.claimed)
+        branches.live_runs.add(id(run))
+        try:
+            return await self._run_body(run)
+        finally:
+            branches.live_runs.discard(id(run))
+            run.finished = True
+            run.cancel_calls()
+
+    # -- claiming ------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> tuple[RunRow, list[Checkpoint], set[int]]:
+        """The run's row, now ours (or done), its checkpoints, and which failures of it to try anew."""
+        self.lease_began = clock.monotonic()
+        definition, function = self.definition, self.definition.function
+        created = await self._committed(
+            RunRow(
+                id=self.id,
+                workflow=definition.name,
+                version=definition.version,
+                python=PYTHON,
+                module=function.__module__,
+                file=definition.code.co_filename,
+                inputs=codec.encode(
+                    self.call.arguments,
+                    definition.parameter_types,
+                    f"the arguments of {definition.name!r}",
+                    root="",
+                ),
+                fingerprint=self.fingerprint,
+                state=codec.encode(self.state, codec.Types.none, "the initial state", root="state")
+                if self.state
+                else None,
+                seed=(seed := os.urandom(16)),
+                owner=self.home.owner,
+                lease_until_ms=lease.TTL_MS,
+            )
+        )
+        if created is not None and created.seed == seed:
+            log.info("run %s: started %s", self.id, definition.name)
+            return created, [], set()
+        return await self._claim_existing()
+
+    async def _claim_existing(self) -> tuple[RunRow, list[Checkpoint], set[int]]:
+        store, waited = self.home._store, False
+        while True:
+            row = await self.home._read(store.get, self.id)
+            if row is None:
+                raise StoreError(
+                    f"{store.url}: run {self.id!r} is gone while it was being claimed; run the same line again"
+                )
+            self._check_same(row)
+            if row.status == "done":
+                return row, [], set()
+            if row.status == "failed" and waited:
+                failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
+                raise StepFailed(row.workflow, failure.type, failure.message)
+            self._check_version(row)
+            dead = row.owner is not None and lease.is_dead(row.owner)
+            lapsed = row.lease_until_ms <= store.now_ms()
+            if row.owner is None or row.owner == self.home.owner or dead or lapsed:
+                died = row.owner is not None and row.owner != self.home.owner
+                self.lease_began = clock.monotonic()
+                claimed = await self.home._read(
+                    lambda: store.claim(row.no, row.epoch, owner=self.home.owner, ttl_ms=lease.TTL_MS, died=died)
+                )
+                if claimed is not None:
+                    return await self._loaded(row, claimed, dead)
+                continue
+            if not self.wait:
+                raise Busy(
+                    f"run {self.id!r} is being advanced by {lease.process_of(row.owner)}. Leave out wait=False to wait for its "
+                    "outcome (and to take it over should that process die)."
+                )
+            if not waited:
+                waited = True
+                log.info("run %s: owned by %s, waiting for it", self.id, lease.process_of(row.owner))
+            await clock.sleep(POLL_S)
+
+    async def _loaded(self, before: RunRow, row: RunRow, dead: bool) -> tuple[RunRow, list[Checkpoint], set[int]]:
+        rows = await self.home._read(self.home._store.load, row.no)
+        ignored: set[int] = set()
+        if before.error and before.status == "failed":
+            # Only the failure that ended the run is tried anew; calls cancelled behind it were cancelled because of it.
+            seqs = Failure.decode(before.error, f"run {self.id!r}, its error").seqs
+            ignored = set(seqs)
+            ignored |= {each.seq for each in rows if each.status == "cancelled" and seqs and each.seq > min(seqs)}
+        if before.owner is not None and before.owner != self.home.owner:
+            why = "is dead" if dead else "let its lease lapse"
+            log.warning(
+                "run %s: taken over from %s, which %s; %d checkpoints",
+                self.id,
+                lease.process_of(before.owner),
+                why,
+                len(rows),
+            )
+        else:
+            log.info("run %s: resumed with %d checkpoints", self.id, len(rows))
+        return row, rows, ignored
+
+    def _check_same(self, row: RunRow) -> None:
+        if row.workflow != self.definition.name:
+            what = f"workflow {row.workflow!r}" if row.workflow else "a session"
+            raise Mismatch(
+                f"run {self.id!r} belongs to {what}, not to {self.definition.name!r}. Nothing was changed; choose another id."
+            )
+        if row.fingerprint != self.fingerprint:
+            recorded, now = codec.readable(row.inputs), codec.readable(self.inputs)
+            raise Mismatch(
+                f"run {self.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; choose "
+                "another id for other work."
+            )
+        if row.status == "cancelled":
+            raise Cancelled(f"run {self.id!r} was cancelled and does not resume. Start the work again under a new id.")
+
+    def _check_version(self, row: RunRow) -> None:
+        if (row.version, row.python) != (self.definition.version, PYTHON):
+            raise VersionMismatch(
+                f"run {self.id!r} was recorded by version {row.version!r} of {row.workflow!r} under Python {row.python}; this is "
+                f"version {self.definition.version!r} under Python {PYTHON}. Resume it with the code that recorded it, or start "
+                "the work again under a new id. (A version= of your own on @workflow says which changes matter.)"
+            )
+
+    def _result(self, row: RunRow) -> Any:
+        where = f"run {self.id!r}, its result"
+        return codec.decode(row.result or b"", self.definition.result_types, where)
+
+    # -- the body ------------------------------------------------------------------------------------------
+
+    async def _run_body(self, run: LiveRun) -> Any:
+        root = self._start_body(run)
+        ended: asyncio.Future[None] = self.loop.create_future()
+
+        def end(_: object = None) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        root.add_done_callback(end)
+        run.stops.append(end)
+        try:
+            await ended
+        except asyncio.CancelledError:
+            run.poison(Unloaded(f"run {self.id!r} was unloaded"))
+        if run.stop is None and root.cancelled():
+            run.poison(Unloaded(f"run {self.id!r}: its root task was cancelled"))
+        if run.stop is None and isinstance(error := root.exception(), Stop):
+            run.poison(error.error)
+        if run.stop is not None:
+            await self._unwind(root)
+            return await self._stopped(run, run.stop.error)
+        return await self._finish(run, root)
+
+    def _start_body(self, run: LiveRun) -> asyncio.Future[Any]:
+        frame = run.root_frame()
+        if not self.definition.is_async:
+            return threads.run_in_thread(run, frame, self.call.body, self.id)
+        context = contextvars.copy_context()
+        context.run(branches.enter_thread_frame, frame)
+        root = asyncio.Task(self.call.body(), loop=self.loop, name=f"holdfast body {self.id}", context=context)
+        branches.label(root, frame)
+        frame.task = root
+        return root
+
+    async def _unwind(self, root: asyncio.Future[Any]) -> None:
+        """Let the program's own cleanup happen; what it does after that is ignored."""
+        if isinstance(root, asyncio.Task) and not root.done():
+            root.cancel()
+            try:
+                await asyncio.wait({root}, timeout=UNWIND_S)
+            except asyncio.CancelledError:
+                pass  # asked a second time: do not wait
+        if root.done() and not root.cancelled():
+            root.exception()  # looked at, so that asyncio does not report it as lost
+
+    async def _stopped(self, run: LiveRun, error: HoldfastError) -> Any:
+        if isinstance(error, Fenced):
+            row = await self.home._read(self.home._store.get, self.id)
+            if row is not None and row.status == "cancelled":
+                raise Cancelled(
+                    f"run {self.id!r} was cancelled and does not resume. Start the work again under a new id."
+                )
+            by = f" by {lease.process_of(row.owner)}" if row is not None and row.owner else ""
+            log.error("run %s: fenced, it was taken over%s", self.id, by)
+            raise Fenced(f"run {self.id!r} was taken over{by}; what this process did since is not part of it.")
+        if isinstance(error, (Cancelled, StoreError)):
+            log.error("run %s: stopped: %s", self.id, error)
+            raise error
+        parked = isinstance(error, (Diverged, CodecError))
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="parked" if parked else "running")
+        if parked:
+            finish.error = Failure(type(error).__name__, str(error)).encode()
+            log.error("run %s: parked: %s", self.id, error)
+        else:
+            log.info(
+                "run %s: unloaded after %d steps; the same line resumes it",
+                self.id,
+                run.executed + run.recalled,
+            )
+        try:
+            await self._committed(finish)
+        except HoldfastError as lost:
+            log.warning("run %s: its lease could not be handed back: %s", self.id, lost)
+        if isinstance(error, Unloaded):
+            raise asyncio.CancelledError
+        raise error
+
+    async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
+        error = root.exception()
+        if error is not None and not isinstance(error, Exception):
+            await self._committed(Finish(run_no=run.no, epoch=run.epoch, status="running"))
+            raise error
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
+        value = None
+        if error is None:
+            value = root.result()
+            try:
+                where = f"the result of workflow {self.definition.name!r}"
+                finish.result = codec.encode(value, self.definition.result_types, where)
+            except CodecError as unfit:
+                error = unfit
+        if error is not None:
+            finish.status, finish.error = "failed", _failure(error).encode()
+        try:
+            run.record_leftovers()
+            await self._committed(finish)
+        except Stop as stop:
+            return await self._stopped(run, stop.error)
+        except (Fenced, StoreError) as refused:
+            return await self._stopped(run, run.stop.error if run.stop else refused)
+        unclaimed = len(run.records.unclaimed)
+        if unclaimed:
+            log.warning(
+                "run %s: %d recorded steps were never asked for again; the code has changed",
+                self.id,
+                unclaimed,
+            )
+        log.info("run %s: %s; %d steps executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
+        if error is not None:
+            raise error
+        return value
+
+    # -- the way to the store ------------------------------------------------------------------------------
+
+    def _submit(self, row: Checkpoint, committed: Callable[[HoldfastError | None], None]) -> None:
+        self.home._journal.submit(row, self.loop, lambda _, error: committed(error))
+
+    async def _committed(self, row: RunRow | Finish) -> Any:
+        return await self.home._journal.committed(row, self.loop)
+
+    async def _confirm_lease(self) -> None:
+        """The local deadline has passed (the process was paused, or the store slow): ask the store before going on."""
+        run = self.run
+        assert run is not None
+        asked: asyncio.Future[None] = self.loop.create_future()
+
+        def told() -> None:
+            self.loop.call_soon_threadsafe(lambda: None if asked.done() else asked.set_result(None))
+
+        self.home._journal.renew_now(told)
+        await asked
+        if run.stop is None and clock.monotonic() > run.lease_deadline:
+            raise run.poison(
+                StoreError(f"run {self.id!r}: its lease could not be renewed in time; run the same line again")
+            )
+
+    def renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
+        """Told by the heartbeat, on the journal's thread."""
+        run = self.run
+        if run is None or run.finished or self.lease_began >= began:
+            return
+        if held is not None and run.no in held:
+            run.lease_deadline = deadline
+            return
+        if held is None and clock.monotonic() <= run.lease_deadline:
+            return
+        error: HoldfastError = (
+            Fenced("lost its lease")
+            if held is not None
+            else StoreError(f"run {self.id!r}: its lease could not be renewed in time; run the same line again")
+        )
+        try:
+            self.loop.call_soon_threadsafe(run.poison, error)
+        except RuntimeError:  # the loop is closed
+            pass
+
+
+def _failure(error: BaseException) -> Failure:
+    """What is kept of the exception that ended a run, with the failed checkpoints it came from."""
+    seqs: set[int] = set()
+    seen: set[int] = set()
+    open_: list[BaseException | None] = [error]
+    while open_:
+        each = open_.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, StepFailed) and each.seq is not None:
+            seqs.add(each.seq)
+            continue
+        if isinstance(each, BaseExceptionGroup):
+            open_.extend(each.exceptions)
+        open_.extend((each.__cause__, each.__context__))
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "holdfast.errors")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    text = "".join(traceback.format_exception(kind, error, error.__traceback__))[-8000:]
+    return Failure(name, str(error), text, sorted(seqs))

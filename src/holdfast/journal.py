@@ -1,0 +1,267 @@
+"""Group commit: one thread writes what many runs have queued, in one transaction, and wakes each loop once.
+
+There is no batching delay: the next batch starts when the last ends, so it grows by itself when the disk is the bottleneck.
+The event loop's thread does no disk I/O. It only hands over and is woken through an eventfd, which costs less than
+``call_soon_threadsafe``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import msgspec
+
+from . import clock, lease
+from .errors import Fenced, HoldfastError, StoreError
+from .store import Batch, Checkpoint, Finish, RunRow, Store
+
+BATCH_MAX = 1024  # rows a transaction
+LATE_S = 0.003  # a batch later than this is starved by a busy loop
+YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
+
+Outcome = Callable[[Any, HoldfastError | None], None]
+
+
+class Entry(msgspec.Struct):
+    """Something to be committed, and who is told on which loop. ``done(result, error)``: a created run's row, or None."""
+
+    row: RunRow | Checkpoint | Finish
+    loop: asyncio.AbstractEventLoop
+    done: Outcome
+
+
+class _Port:
+    """The way from the committer to one event loop: finished entries, and the wake-up that tells of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._arrived: deque[tuple[Entry, Any, HoldfastError | None]] = deque()
+        self._outstanding: deque[float] = deque()
+        self._progress = threading.Event()
+        self._guarding = False
+        self._fd: int | None = None
+        if hasattr(os, "eventfd"):
+            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            loop.add_reader(self._fd, self._drain)
+
+    def expect(self) -> None:
+        """An entry of this loop was queued (on the loop's thread)."""
+        self._outstanding.append(time.monotonic())
+        if not self._guarding and (loop := self._loop()) is not None:
+            self._guarding = True
+            loop.call_later(LATE_S, self._guard)
+
+    def post(self, finished: list[tuple[Entry, Any, HoldfastError | None]]) -> None:
+        """Called by the committer."""
+        self._arrived.extend(finished)
+        self._progress.set()
+        if self._fd is not None:
+            os.eventfd_write(self._fd, 1)
+        elif (loop := self._loop()) is not None:
+            try:
+                loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+
+    def _drain(self) -> None:
+        if self._fd is not None:
+            try:
+                os.eventfd_read(self._fd)
+            except BlockingIOError:
+                pass
+        while self._arrived:
+            entry, result, error = self._arrived.popleft()
+            if self._outstanding:
+                self._outstanding.popleft()
+            entry.done(result, error)
+
+    def _guard(self) -> None:
+        """A loop that is never idle takes the interpreter back after every statement of the committer, which then
+        commits a few steps a second. Only when a batch is late is it given the interpreter, for a moment."""
+        self._guarding = False
+        loop = self._loop()
+        if loop is None or not self._outstanding:
+            return
+        self._guarding = True
+        late = time.monotonic() - self._outstanding[0] - LATE_S
+        if late < 0:
+            loop.call_later(-late, self._guard)
+            return
+        if not self._arrived:
+            self._progress.clear()
+            self._progress.wait(YIELD_S)
+        if self._arrived:
+            self._drain()
+        loop.call_soon(self._guard)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            loop = self._loop()
+            if loop is not None and not loop.is_closed():
+                try:
+                    loop.remove_reader(self._fd)
+                except RuntimeError:  # another thread's loop, closing right now
+                    pass
+            os.close(self._fd)
+            self._fd = None
+
+
+class Journal:
+    """The committer thread of one ``Holdfast``, and the heartbeat of its leases."""
+
+    def __init__(self, store: Store, owner: str, renewed: Callable[[set[int] | None, float, float], None]) -> None:
+        self.store = store
+        self.owner = owner
+        self._renewed = renewed
+        self._queue: SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()
+        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
+        self._failed: StoreError | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
+        """Queue a row; ``done`` is called on ``loop``, in the order of submission. Called on the loop's thread."""
+        port = self._ports.get(loop)
+        if port is None:
+            self._start(loop)
+            port = self._ports[loop]
+        port.expect()
+        self._queue.put(Entry(row, loop, done))
+
+    async def committed(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop) -> Any:
+        """Commit a row and wait for that: the new row of a created run (None if its id existed), else None."""
+        waiting: asyncio.Future[Any] = loop.create_future()
+
+        def done(result: Any, error: HoldfastError | None) -> None:
+            if waiting.done():
+                return
+            if error is not None:
+                waiting.set_exception(error)
+            else:
+                waiting.set_result(result)
+
+        self.submit(row, loop, done)
+        return await waiting
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
+            for gone in [known for known in self._ports if known.is_closed()]:
+                self._ports.pop(gone).close()
+            self._ports[loop] = _Port(loop)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="holdfast-journal", daemon=True)
+                self._thread.start()
+
+    def renew_now(self, then: Callable[[], None]) -> None:
+        """Renew the leases out of turn, for a run whose local deadline has passed."""
+
+        def renew() -> None:
+            self._renew()
+            then()
+
+        self._queue.put(renew)
+
+    def close(self) -> None:
+        """Commit what is queued and end the thread."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            self._queue.put(None)
+            thread.join()
+        for port in list(self._ports.values()):
+            port.close()
+
+    # -- the committer's thread ----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        due = time.monotonic() + lease.RENEW_EVERY_S
+        while True:
+            try:
+                first = self._queue.get(timeout=max(0.0, due - time.monotonic()))
+            except Empty:
+                first = self._renew
+            if time.monotonic() >= due:
+                due = time.monotonic() + lease.RENEW_EVERY_S
+                if first is not self._renew:
+                    self._renew()
+            if first is None:
+                return
+            if not isinstance(first, Entry):
+                first()
+                continue
+            entries = [first]
+            left: Entry | Callable[[], None] | bool | None = False
+            try:
+                while len(entries) < BATCH_MAX:
+                    another = self._queue.get_nowait()
+                    if not isinstance(another, Entry):
+                        left = another
+                        break
+                    entries.append(another)
+            except Empty:
+                pass
+            self._commit(entries)
+            if left is None:
+                return
+            if callable(left):
+                left()
+
+    def _commit(self, entries: list[Entry]) -> None:
+        if self._failed is None:
+            batch = Batch(creates=[], appends=[], finishes=[])
+            for entry in entries:
+                row = entry.row
+                if type(row) is Checkpoint:
+                    batch.appends.append(row)
+                elif type(row) is Finish:
+                    batch.finishes.append(row)
+                else:
+                    batch.creates.append(row)  # type: ignore[arg-type]
+            try:
+                committed = self.store.commit(batch)
+            except StoreError as error:
+                self._failed = error
+            except Exception as error:
+                self._failed = StoreError(f"{self.store.url}: a commit failed with {type(error).__name__}: {error}")
+                self._failed.__cause__ = error
+        finished: dict[asyncio.AbstractEventLoop, list[tuple[Entry, Any, HoldfastError | None]]] = {}
+        for entry in entries:
+            result, problem = None, None
+            if self._failed is not None:
+                # Whether the failed transaction reached the disk is unknown, so nothing behind it may be
+                # acknowledged; the next Holdfast (or the next run of this one) reads what stands.
+                problem = StoreError(str(self._failed))
+                problem.__cause__ = self._failed
+            elif type(entry.row) is RunRow:
+                result = committed.created.get(entry.row.id)
+            elif entry.row.run_no in committed.fenced:  # type: ignore[union-attr]
+                problem = Fenced("another owner has taken the run over")
+            finished.setdefault(entry.loop, []).append((entry, result, problem))
+        for loop, told in finished.items():
+            port = self._ports.get(loop)
+            if port is not None:
+                port.post(told)
+
+    @property
+    def failed(self) -> bool:
+        return self._failed is not None
+
+    def _renew(self) -> None:
+        began = clock.monotonic()
+        try:
+            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS) if self._failed is None else None
+        except StoreError:
+            held = None  # the holder stops by itself at its deadline
+        self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)

@@ -1,0 +1,89 @@
+"""Who owns a run: the name of an owner, and whether that owner is dead.
+
+An owner's name says where it lives: host (with its boot and its PID namespace, since containers share
+neither PIDs nor their meaning), PID and the process's start time, so that a PID used again is not taken for the old one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from functools import cache
+from pathlib import Path
+
+TTL_MS = 10_000  # a lease lapses at its TTL whether or not its process lives
+RENEW_EVERY_S = TTL_MS / 3000
+SELF_STOP = 0.8  # of the TTL: the holder trusts its lease no longer than this without a renewal
+START_TOLERANCE_S = 0.5  # start times are read from clock ticks
+
+
+@cache
+def host() -> str:
+    """This machine, this boot of it, and this PID namespace."""
+    parts = [socket.gethostname()]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8],
+        lambda: str(Path("/proc/self/ns/pid").stat().st_ino),
+    ):
+        try:
+            parts.append(read())
+        except OSError:  # not Linux: the host's name must do
+            pass
+    return "/".join(parts)
+
+
+def _started(pid: int) -> float | None:
+    """Seconds between boot and the start of the process (which a change of the wall clock does not touch); None if dead."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time() - psutil.boot_time())
+    except psutil.NoSuchProcess:
+        return None
+    except psutil.Error:
+        return -1.0
+
+
+def _started_here() -> float | None:
+    """The same for this process, without the 30 ms that importing psutil would add to every cold start."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+_own: tuple[int, float] | None = None
+
+
+def owner_name() -> str:
+    """A new owner in this process: ``host|pid|start|serial``, unique among all that ever were."""
+    global _own
+    pid = os.getpid()
+    if _own is None or _own[0] != pid:
+        _own = (pid, _started_here() or _started(pid) or 0.0)
+    return f"{host()}|{pid}|{_own[1]:.2f}|{time.time_ns():x}{os.urandom(2).hex()}"
+
+
+def process_of(owner: str) -> str:
+    """The part of an owner's name that people want to see: ``host pid``."""
+    where, pid, *_ = owner.split("|")
+    return f"{where.split('/')[0]} pid {pid}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the owner's process certainly lives no more. False if it may: another host's is never known dead."""
+    try:
+        where, pid, started, _ = owner.split("|")
+        if where != host():
+            return False
+        now = _started(int(pid))
+    except ValueError:
+        return False
+    if now is None:
+        return True
+    return now >= 0 and abs(now - float(started)) > START_TOLERANCE_S

@@ -1,0 +1,389 @@
+"""One live run: what its record holds, which call each record belongs to, and why the run must stop.
+
+It decides and performs no I/O: rows go out through ``submit`` and come back through ``committed``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import branches, clock, codec
+from .delivery import Delivery
+from .errors import CodecError, Diverged, Fenced, HoldfastError, StoreError
+from .state import BodyView, Change, encode_change
+from .store import Checkpoint, RunRow
+
+if TYPE_CHECKING:
+    from .branches import Frame
+
+
+class Stop(BaseException):
+    """What carries a public error out of a run past every ``except Exception``; ``hf.run`` raises the error inside."""
+
+    def __init__(self, error: HoldfastError) -> None:
+        self.error = error
+        super().__init__(f"{type(error).__name__}: {error}")
+
+
+class Records:
+    """The checkpoints a run began with (and those of nested scopes since), by the place of their call."""
+
+    def __init__(self, rows: list[Checkpoint], ignored: set[int]) -> None:
+        self.rows = rows
+        self._claimed: set[int] = set()
+        self._at: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}
+        self._of_name: dict[tuple[str, str, str], list[Checkpoint]] | None = None
+        self._retried = {_place(row) for row in rows if row.seq in ignored}
+        for row in rows:
+            if row.seq not in ignored and row.kind != "save":
+                self.add(row)
+
+    def add(self, row: Checkpoint) -> None:
+        """A later row of the same place (a failure tried anew) replaces the earlier one."""
+        self._at[_place(row)] = row
+        self._of_name = None
+
+    def retries(self, frame: Frame, name: str, key: str | None, n: int) -> bool:
+        """Whether this call is tried anew because its recorded failure ended the run."""
+        return (frame.scope, frame.branch, name, key, n) in self._retried
+
+    def find(
+        self, frame: Frame, name: str, key: str | None, n: int, version: str, fingerprint: bytes
+    ) -> Checkpoint | None:
+        """The record of this call, now claimed by it; None if it has none. Raises ``Diverged``."""
+        if not self._at:
+            return None
+        here = self._at.get((frame.scope, frame.branch, name, key, n))
+        if here is not None and _fits(here, version, fingerprint) and here.seq not in self._claimed:
+            self._claimed.add(here.seq)
+            return here
+        for row in self._named(frame.scope, frame.branch, name):
+            if row.seq not in self._claimed and _fits(row, version, fingerprint):
+                self._claimed.add(row.seq)
+                return row
+        if here is not None and not _fits(here, version, fingerprint):
+            raise Diverged(_divergence(here, name, version))
+        return None
+
+    def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
+        if self._of_name is None:
+            self._of_name = {}
+            for row in sorted(self._at.values(), key=lambda row: row.n):
+                self._of_name.setdefault((row.scope, row.branch, row.name), []).append(row)
+        return self._of_name.get((scope, branch, name), [])
+
+    def try_anew(self, scope: str) -> None:
+        """A new attempt of the call whose scope this is: what succeeded inside it is recalled again, what failed is not."""
+        inside = scope + " > "
+        for place, row in list(self._at.items()):
+            if row.scope == scope or row.scope.startswith(inside):
+                self._claimed.discard(row.seq)
+                if row.status != "done":
+                    del self._at[place]
+        self._of_name = None
+
+    @property
+    def unclaimed(self) -> list[Checkpoint]:
+        return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
+
+
+def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
+    return row.scope, row.branch, row.name, row.key, row.n
+
+
+def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
+    return row.fingerprint == fingerprint and row.version == version
+
+
+def _divergence(row: Checkpoint, name: str, version: str) -> str:
+    place = f"call {row.n} of step {name!r}" if row.key is None else f"call {row.key!r} of step {name!r}"
+    if row.version != version:
+        return f"{place} was recorded by version {row.version!r} of the step, the code is version {version!r}"
+    return f"{place} was recorded with other inputs"
+
+
+class Pending:
+    """An outcome under way to its caller: recorded or being recorded, not delivered yet."""
+
+    __slots__ = ("_future", "_loop", "error", "settled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+        self.settled = False
+        self.error: BaseException | None = None
+
+    def settle(self, error: BaseException | None = None) -> None:
+        if not self.settled:
+            self.settled, self.error = True, error
+            if self._future is not None and not self._future.done():
+                self._future.set_result(None)
+
+    async def wait(self, run: LiveRun) -> bool:
+        """Wait for delivery; whether somebody tried to cancel the wait meanwhile.
+
+        An outcome that is recorded wins over a cancellation that comes after it, else the record and the program would tell
+        two stories; the caller passes the cancellation on once the outcome is delivered.
+        """
+        interrupted = False
+        while not self.settled:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            except asyncio.CancelledError:
+                if run.stop is not None:
+                    raise
+                interrupted = True
+        if self.error is not None:
+            raise self.error
+        return interrupted
+
+
+class LiveRun:
+    """A run being advanced by this process, under the lease ``epoch``."""
+
+    def __init__(
+        self,
+        row: RunRow,
+        rows: list[Checkpoint],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        submit: Callable[[Checkpoint, Callable[[HoldfastError | None], None]], None],
+        home: Any,
+        ignored: set[int] | None = None,
+    ) -> None:
+        self.id = row.id
+        self.no = row.no
+        self.epoch = row.epoch
+        self.seed = row.seed
+        self.loop = loop
+        self.home = home  # the Holdfast, for current()
+        self.records = Records(rows, ignored or set())
+        self.recorded_until = rows[-1].seq if rows else 0
+        self.delivered = 0
+        self.delivered_ms = row.created_ms  # the logical time that now() tells in the workflow's body
+        self.delivery = Delivery(loop)
+        self.stop: Stop | None = None
+        self.finished = False
+        self.tasks = 1  # live tasks of the run, the root (task or thread) among them
+        self.executed = 0
+        self.recalled = 0
+        self.started = clock.monotonic()
+        self.lease_deadline = 0.0
+        self.confirm_lease: Callable[[], Any] = lambda: None
+        self.observer: Callable[[str, Frame, str, str | None, int], None] | None = None
+        self.durable = True
+        self.expensive = 0
+        self.warned = False
+        initial = codec.decode(row.state, codec.Types.none, "the initial state", root="state") if row.state else {}
+        self.view = BodyView(initial)
+        self._submit = submit
+        self._seq = self.recorded_until
+        self._names: dict[str, Any] = {}
+        self._pendings: set[Pending] = set()
+        self._calls: dict[asyncio.Task[Any], int] = {}  # tasks inside a step call, how deep
+        self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
+        self.stops: list[Callable[[], None]] = []
+
+    # -- tasks ---------------------------------------------------------------------------------------------
+
+    def root_frame(self) -> Frame:
+        return branches.Frame(self, "", "", self.view, depth=1, step=None)
+
+    @property
+    def alone(self) -> bool:
+        """Nothing but the caller is running in this run, so order takes care of itself."""
+        return self.tasks == 1
+
+    def task_started(self, depth: int) -> None:
+        self.tasks += 1
+        self.delivery.deepen(depth)
+
+    def task_ended(self, _: object) -> None:
+        self.tasks -= 1
+        self.delivery.stir()
+
+    def call_began(self, task: asyncio.Task[Any]) -> None:
+        self._calls[task] = self._calls.get(task, 0) + 1
+
+    def call_ended(self, task: asyncio.Task[Any]) -> None:
+        left = self._calls[task] - 1
+        if left:
+            self._calls[task] = left
+        else:
+            del self._calls[task]
+
+    # -- stopping ------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Every call passes here: in a run that must stop, nothing more starts."""
+        if self.stop is not None:
+            raise Stop(self.stop.error)
+        if self.finished:
+            raise Stop(Fenced(f"run {self.id!r} is over; a step was called from a task that outlived it"))
+
+    def poison(self, error: HoldfastError) -> Stop:
+        """From now on no step starts and no write is accepted, whatever the program catches."""
+        if self.stop is None:
+            self.stop = Stop(error)
+            self.delivery.clear()
+            for pending in list(self._pendings):
+                pending.settle(self.stop)
+            self._pendings.clear()
+            self.cancel_calls()
+            for stopped in self.stops:
+                stopped()
+        return self.stop
+
+    def cancel_calls(self) -> None:
+        """Cancel the tasks that are inside a step; what else the program runs is its own."""
+        current = None
+        try:
+            current = asyncio.current_task()
+        except RuntimeError:
+            pass
+        for task in list(self._calls):
+            if task is not current:
+                task.cancel()
+
+    # -- identity ------------------------------------------------------------------------------------------
+
+    def name_belongs_to(self, name: str, code: Any) -> None:
+        """Two different steps of one name would take each other's records."""
+        known = self._names.setdefault(name, code)
+        if known is not code and (known.co_filename, known.co_firstlineno) != (
+            code.co_filename,
+            code.co_firstlineno,
+        ):
+            raise HoldfastError(
+                f"run {self.id!r}: two different steps are named {name!r} ({known.co_filename}:{known.co_firstlineno} and "
+                f"{code.co_filename}:{code.co_firstlineno}), so their records could not be told apart. Give one of them a "
+                f"name of its own: @step(name=…)."
+            )
+
+    def recall(
+        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, digest: bytes
+    ) -> Checkpoint | None:
+        """The record this call is to be answered with, or None if it must be executed. Raises ``Stop``."""
+        try:
+            row = self.records.find(frame, name, key, n, version, digest)
+        except Diverged as error:
+            here = self.records._at[frame.scope, frame.branch, name, key, n]
+            raise self.poison(Diverged(_explain(self.id, error, here, inputs))) from None
+        if row is not None and row.checksum != row.compute_checksum():
+            raise self.poison(
+                CodecError(
+                    f"run {self.id!r}, checkpoint {row.seq} ({row.name}): the row's checksum does not match its content. "
+                    "It was changed or damaged since it was written; it is kept as it is. Restore the store from a backup, or "
+                    "start the work again under a new id."
+                )
+            )
+        return row
+
+    # -- outcomes ------------------------------------------------------------------------------------------
+
+    def pending(self) -> Pending:
+        pending = Pending(self.loop)
+        self._pendings.add(pending)
+        return pending
+
+    def record(self, row: Checkpoint, change: dict[str, Any] | None, deliver: Callable[[], None]) -> None:
+        """Number a row, send it to be committed, and have ``deliver`` called once it is and its turn has come."""
+        self.check()
+        body = self.view.carry(self.records.rows, self.delivered)
+        if change or body:
+            where = f"the state change of step {row.name!r}"
+            row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
+        self._seq += 1
+        row.seq = self._seq
+        row.checksum = row.compute_checksum()
+        if row.scope:
+            self.records.add(row)
+            self.records._claimed.add(row.seq)
+
+        def committed(error: HoldfastError | None) -> None:
+            if error is not None:
+                self.poison(error)
+            elif self.stop is None:
+                self.in_turn(row, deliver)
+
+        self._submit(row, committed)
+
+    def record_leftovers(self) -> None:
+        """What the body changed since the last row, before the run ends."""
+        body = self.view.carry(self.records.rows, self.delivered)
+        if not body:
+            return
+        row = blank_row(self.no, self.epoch, kind="save")
+        row.delta = encode_change(Change(body=body, after=self.delivered), "the state")
+        self._seq += 1
+        row.seq = self._seq
+        row.checksum = row.compute_checksum()
+        self._submit(row, lambda error: None)
+
+    def in_turn(self, row: Checkpoint, deliver: Callable[[], None]) -> None:
+        """Deliver an outcome when all that came before it has been: at once if the run has no other task."""
+
+        def turn() -> None:
+            if not row.scope:
+                self.delivered = max(self.delivered, row.seq)
+            self.delivered_ms = max(self.delivered_ms, row.started_ms + int(row.duration_ms))
+            deliver()
+
+        if self.tasks == 1:
+            turn()
+        else:
+            self.delivery.push(row.seq, turn)
+
+    def settled(self, pending: Pending, error: BaseException | None = None) -> None:
+        self._pendings.discard(pending)
+        pending.settle(error)
+
+    def refused(self, error: Exception) -> Stop:
+        """The journal did not take a row: the run is fenced, or the store is lost."""
+        return self.poison(error if isinstance(error, HoldfastError) else StoreError(str(error)))
+
+
+def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
+    return Checkpoint(
+        run_no=run_no,
+        seq=0,
+        epoch=epoch,
+        kind=kind,
+        scope="",
+        branch="",
+        name="",
+        key=None,
+        n=0,
+        version="",
+        status="done",
+        attempts=1,
+        started_ms=clock.now_ms(),
+        duration_ms=0.0,
+        tokens=None,
+        usd=None,
+        fingerprint=b"",
+        inputs=None,
+        result=None,
+        delta=None,
+    )
+
+
+def _explain(id: str, error: Diverged, row: Checkpoint, inputs: bytes) -> str:
+    recorded = codec.readable(row.inputs) if row.inputs else {}
+    new = codec.readable(codec.preview(inputs))
+    lines = [f"run {id!r}, checkpoint {row.seq}: {error}."]
+    if isinstance(recorded, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*recorded, *new]):
+            before, now = recorded.get(name, "(its default)"), new.get(name, "(its default)")
+            if before != now:
+                lines.append(f"  {name}: recorded {before!r}, now {now!r}")
+    if row.scope or row.branch:
+        lines.append(f"  in {' / '.join(part for part in (row.scope, row.branch) if part)}")
+    lines.append(
+        "The code between steps gave another result than when this was recorded. Either make it deterministic again (no clock, "
+        "randomness or I/O outside of steps), or put what may differ in ignore=, or start the work again under a new id."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""The explicit style: a durable mapping that code asks before each stage, and saves after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+from warnings import warn
+
+from . import clock, codec, delta, lease
+from .definition import PYTHON
+from .errors import Busy, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
+from .run import blank_row
+from .state import Change, encode_change, replay
+from .store import Checkpoint, Finish, RunRow
+
+if TYPE_CHECKING:
+    from .app import Holdfast
+
+log = logging.getLogger("holdfast")
+POLL_S = 0.1
+
+
+class Session:
+    """``async with hf.session(id) as session:`` one owner at a time; others wait until it is closed or its owner dies.
+
+    ``state`` is a plain dict, as it was saved last. Nothing is durable before ``await session.save()``.
+    """
+
+    def __init__(self, home: Holdfast, id: str, initial: dict[str, Any]) -> None:
+        if not isinstance(id, str) or not id.strip():
+            raise TypeError(f"a session's id must be a non-empty str, got {id!r}")
+        self._home = home
+        self.id = id
+        self._initial = initial
+        self._row: RunRow | None = None
+        self._lost: HoldfastError | None = None
+        self.state: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Session:
+        if self._row is not None:
+            raise HoldfastError(f"session {self.id!r} is open already")
+        self._loop = asyncio.get_running_loop()
+        row, rows = await self._claim()
+        initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
+        self.state = replay(initial, rows)
+        self._saved = delta.copy(self.state)
+        self._seq = rows[-1].seq if rows else 0
+        self._row = row
+        self._lost = None
+        self._home._sessions[row.no] = self
+        return self
+
+    async def _claim(self) -> tuple[RunRow, list[Checkpoint]]:
+        home, store = self._home, self._home._store
+        seed = os.urandom(16)
+        self._began = clock.monotonic()
+        created = await self._committed(
+            RunRow(
+                id=self.id,
+                workflow="",
+                version="",
+                python=PYTHON,
+                module="",
+                file="",
+                inputs=b"",
+                fingerprint=b"",
+                state=codec.encode(self._initial, codec.Types.none, "the initial state", root="state")
+                if self._initial
+                else None,
+                seed=seed,
+                owner=home.owner,
+                lease_until_ms=lease.TTL_MS,
+            )
+        )
+        if created is not None and created.seed == seed:
+            log.info("session %s: started", self.id)
+            return created, []
+        while True:
+            row = await home._read(store.get, self.id)
+            if row is None:
+                raise StoreError(f"{store.url}: session {self.id!r} is gone while it was being opened; open it again")
+            if row.workflow:
+                raise Mismatch(f"{self.id!r} is a run of workflow {row.workflow!r}, not a session; choose another id")
+            if row.no in home._sessions:
+                raise Busy(
+                    f"session {self.id!r} is open already in this process; share the one object, or close it first"
+                )
+            dead = row.owner is not None and row.owner != home.owner and lease.is_dead(row.owner)
+            if row.owner is None or row.owner == home.owner or dead or row.lease_until_ms <= store.now_ms():
+                died = row.owner is not None and row.owner != home.owner
+                self._began = clock.monotonic()
+                claimed = await home._read(
+                    lambda: store.claim(row.no, row.epoch, owner=home.owner, ttl_ms=lease.TTL_MS, died=died)  # noqa: B023
+                )
+                if claimed is not None:
+                    rows = await home._read(store.load, row.no)
+                    if died:
+                        log.warning("session %s: taken over from %s", self.id, lease.process_of(row.owner or ""))
+                    else:
+                        log.info("session %s: resumed with %d checkpoints", self.id, len(rows))
+                    return claimed, rows
+                continue
+            await clock.sleep(POLL_S)
+
+    async def save(self) -> None:
+        """Commit what changed since the last save, as one checkpoint. Raises ``Fenced`` if the session was taken over,
+        ``CodecError`` naming the place of a value that cannot be stored, ``StoreError``."""
+        row = self._open_row()
+        changed = delta.diff(self._saved, self.state)
+        if changed is None:
+            return
+        checkpoint = blank_row(row.no, row.epoch, kind="save")
+        checkpoint.delta = encode_change(Change(body=changed, after=self._seq), f"session {self.id!r}")
+        saved = delta.copy(self.state)
+        self._seq += 1
+        checkpoint.seq = self._seq
+        checkpoint.checksum = checkpoint.compute_checksum()
+        try:
+            await self._committed(checkpoint)
+        except Fenced:
+            self._lost = Fenced(f"session {self.id!r} was taken over by another owner; this save was refused")
+            log.error("session %s: fenced", self.id)
+            raise self._lost from None
+        except StoreError as error:
+            self._lost = error
+            raise
+        self._saved = saved
+
+    def _open_row(self) -> RunRow:
+        if self._row is None:
+            raise HoldfastError(f"session {self.id!r} is not open; use: async with hf.session({self.id!r}) as session")
+        if self._lost is not None:
+            raise self._lost
+        return self._row
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        row, self._row = self._row, None
+        if row is None:
+            return
+        self._home._sessions.pop(row.no, None)
+        if self._lost is None:
+            if kind is None and delta.diff(self._saved, self.state) is not None:
+                warn(
+                    f"session {self.id!r} was closed with changes that were not saved; await session.save() first",
+                    NotRecorded,
+                    stacklevel=2,
+                )
+            try:
+                await self._committed(Finish(run_no=row.no, epoch=row.epoch, status="waiting"))
+            except HoldfastError as lost:
+                log.warning("session %s: its lease could not be handed back: %s", self.id, lost)
+
+    def renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
+        """Told by the heartbeat, on the journal's thread."""
+        row = self._row
+        if row is not None and held is not None and row.no not in held and self._began < began:
+            self._lost = Fenced(f"session {self.id!r} was taken over by another owner")
+
+    async def _committed(self, row: RunRow | Checkpoint | Finish) -> Any:
+        return await self._home._journal.committed(row, asyncio.get_running_loop())

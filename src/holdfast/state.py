@@ -1,0 +1,130 @@
+"""The durable mapping of a run, as each part of it sees it.
+
+A step works on a view of its own: the state when it began and its own changes. They are recorded in its row and applied all at
+once when its outcome is delivered, live and on recall by the same code. The workflow's own changes between steps
+are made again by its code; rows carry them (as a chunk, tagged with the seq they came after) for readers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from . import codec, delta
+from .errors import StateConflict
+from .store import Checkpoint
+
+
+class Change(msgspec.Struct, omit_defaults=True):
+    """What a row says of state: the step's own change, and the body's changes made after ``after`` was delivered."""
+
+    step: dict[str, Any] | None = None
+    body: dict[str, Any] | None = None
+    after: int = 0
+
+
+def encode_change(change: Change, where: str) -> bytes | None:
+    if not change.step and not change.body:
+        return None
+    plain = {name: value for name, value in msgspec.structs.asdict(change).items() if value}
+    return codec.encode(plain, codec.Types.none, where, root="state")
+
+
+def decode_change(row: Checkpoint) -> Change:
+    if row.delta is None:
+        return Change()
+    return Change(
+        **codec.decode(row.delta, codec.Types.none, f"the state change of checkpoint {row.seq}", root="state")
+    )
+
+
+class View:
+    """The state as one scope sees it. ``base`` is what it was when the scope began; it is copied on first touch."""
+
+    __slots__ = ("_base", "_values")
+
+    def __init__(self, base: dict[str, Any]) -> None:
+        self._base = base
+        self._values: dict[str, Any] | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        if self._values is None:
+            self._values = delta.copy(self._base)
+        return self._values
+
+    @property
+    def current(self) -> dict[str, Any]:
+        """The values for reading only, without the copy that a first touch costs."""
+        return self._base if self._values is None else self._values
+
+    def begin(self, *, alone: bool) -> View:
+        """The view of a step that begins now. ``alone``: nothing else can change this view while the step runs."""
+        held = self.current
+        return View(held if alone or not held else delta.copy(held))
+
+    def change(self) -> dict[str, Any] | None:
+        return None if self._values is None else delta.diff(self._base, self._values)
+
+    def apply(self, change: dict[str, Any]) -> None:
+        """Make a delivered change, in place; ``StateConflict`` if an overlapping part of the run changed the same key."""
+        delta.apply(self.values, change)
+
+
+class BodyView(View):
+    """The state as the workflow's own body sees it: the live state of the run."""
+
+    __slots__ = ("_carried", "_initial", "_touched")
+
+    def __init__(self, initial: dict[str, Any]) -> None:
+        super().__init__(initial)
+        self._initial = initial
+        self._touched = False
+        self._carried: dict[str, Any] | None = None  # the state a reader of the rows so far would arrive at
+
+    def touch(self) -> None:
+        """The body is about to use the state; from now on it may change at any time."""
+        self._touched = True
+
+    def apply(self, change: dict[str, Any]) -> None:
+        super().apply(change)
+        if self._carried is not None:
+            delta.apply(self._carried, change, check=False)
+
+    def carry(self, recorded: Iterable[Checkpoint], delivered: int) -> dict[str, Any] | None:
+        """The body's changes that no row carries yet; ``recorded`` are the rows this process began with."""
+        if not self._touched:
+            return None
+        if self._carried is None:
+            self._carried = replay(self._initial, recorded, delivered)
+            if not self._carried and not self.current:
+                return None
+        chunk = delta.diff(self._carried, self.values)
+        if chunk:
+            delta.apply(self._carried, chunk, check=False)
+        return chunk
+
+
+def replay(initial: dict[str, Any], rows: Iterable[Checkpoint], upto: int | None = None) -> dict[str, Any]:
+    """The state after the checkpoints ``rows`` (those delivered up to ``upto``), as a reader arrives at it."""
+    events: list[tuple[int, int, int, dict[str, Any]]] = []
+    for row in rows:
+        if row.delta is None or row.scope:
+            continue
+        change = decode_change(row)
+        if change.step:
+            events.append((row.seq, 0, 0, change.step))
+        if change.body:
+            events.append((change.after, 1, row.seq, change.body))
+    state: dict[str, Any] = delta.copy(initial)
+    for at, is_body, _, ops in sorted(events, key=lambda event: event[:3]):
+        if upto is not None and at > upto:
+            break
+        try:
+            delta.apply(state, ops, check=not is_body)
+        except StateConflict:
+            if is_body:
+                raise
+    return state

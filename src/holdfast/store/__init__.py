@@ -1,0 +1,47 @@
+"""Where checkpoints live. ``open_store`` chooses by URL; each implementation is imported only when used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from holdfast.store.protocol import (
+    FINISHED,
+    Batch,
+    Checkpoint,
+    Claim,
+    Committed,
+    Finish,
+    RunRow,
+    Spent,
+    Store,
+)
+from holdfast.store.urls import parse_url
+
+__all__ = [
+    "FINISHED",
+    "Batch",
+    "Checkpoint",
+    "Claim",
+    "Committed",
+    "Finish",
+    "RunRow",
+    "Spent",
+    "Store",
+    "open_store",
+]
+
+
+def open_store(url: str | os.PathLike[str], *, clock: Callable[[], int] | None = None) -> Store:
+    """The store a URL (or a bare path) names; nothing is opened before its first use.
+
+    ``clock`` replaces the store's own clock: milliseconds since the Unix epoch.
+    """
+    target = parse_url(url)
+    if target.kind == "memory":
+        from holdfast.store.memory import MemoryStore
+
+        return MemoryStore(target.place, clock=clock)
+    from holdfast.store.sqlite import SQLiteStore
+
+    return SQLiteStore(target.place, url=target.url, clock=clock)

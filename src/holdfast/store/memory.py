@@ -1,0 +1,192 @@
+"""The reference: what every store means, said with dicts. It does not outlive its process."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from holdfast.store.protocol import (
+    Batch,
+    Checkpoint,
+    Claim,
+    Committed,
+    Finish,
+    RunRow,
+    Spent,
+)
+
+
+class _Data:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.runs: dict[int, RunRow] = {}
+        self.numbers: dict[str, int] = {}
+        self.checkpoints: dict[int, dict[int, Checkpoint]] = {}
+        self.claims: dict[int, list[Claim]] = {}
+        self.last_no = 0
+
+
+_shared: dict[str, _Data] = {}
+_shared_lock = threading.Lock()
+
+
+def _data_of(name: str) -> _Data:
+    if not name:
+        return _Data()
+    with _shared_lock:
+        return _shared.setdefault(name, _Data())
+
+
+class MemoryStore:
+    """``name`` shares the rows with every store of that name in this process; "" keeps them private."""
+
+    durable = False
+
+    def __init__(self, name: str = "", *, clock: Callable[[], int] | None = None) -> None:
+        self.url = f"memory://{name}"
+        self._clock = clock
+        self._data = _data_of(name)
+
+    def now_ms(self) -> int:
+        return self._clock() if self._clock else time.time_ns() // 1_000_000
+
+    def commit(self, batch: Batch) -> Committed:
+        with self._data.lock:
+            committed = Committed()
+            for row in batch.creates:
+                if row.id not in self._data.numbers:
+                    committed.created[row.id] = self._create(row)
+            for run_no, (rows, finishes) in _by_run(batch).items():
+                if not self._write(run_no, rows, finishes):
+                    committed.fenced.add(run_no)
+            return committed
+
+    def _create(self, given: RunRow) -> RunRow:
+        data, now = self._data, self.now_ms()
+        data.last_no += 1
+        row = copy.copy(given)
+        row.no = data.last_no
+        row.created_ms = row.updated_ms = now
+        row.lease_until_ms = 0 if row.owner is None else now + given.lease_until_ms
+        data.runs[row.no] = row
+        data.numbers[row.id] = row.no
+        data.checkpoints[row.no] = {}
+        data.claims[row.no] = []
+        if row.owner is not None:
+            data.claims[row.no].append(Claim(run_no=row.no, epoch=row.epoch, owner=row.owner, claimed_ms=now))
+        return copy.copy(row)
+
+    def _write(self, run_no: int, rows: list[Checkpoint], finishes: list[Finish]) -> bool:
+        """Everything a batch holds for one run, or, where the fence refuses any of it, nothing."""
+        run = self._data.runs.get(run_no)
+        if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:
+            return False
+        standing = self._data.checkpoints[run_no]
+        fresh: dict[int, Checkpoint] = {}
+        for row in rows:
+            stands = standing.get(row.seq) or fresh.get(row.seq)
+            if stands is None:
+                fresh[row.seq] = copy.copy(row)
+            elif stands.checksum != row.checksum:
+                return False
+        if run.owner is None and (fresh or not all(_is_done(run, finish) for finish in finishes)):
+            return False
+        standing.update(fresh)
+        for finish in finishes:
+            if run.owner is not None:
+                run.status, run.result, run.error = finish.status, finish.result, finish.error
+                run.owner, run.lease_until_ms, run.updated_ms = None, 0, self.now_ms()
+        return True
+
+    def get(self, id: str) -> RunRow | None:
+        with self._data.lock:
+            no = self._data.numbers.get(id)
+            return None if no is None else copy.copy(self._data.runs[no])
+
+    def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
+        with self._data.lock:
+            found = [
+                copy.copy(row)
+                for no, row in sorted(self._data.runs.items(), reverse=True)
+                if (after is None or no < after)
+                and (status is None or row.status == status)
+                and (workflow is None or row.workflow == workflow)
+            ]
+            return found[: max(limit, 0)]
+
+    def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
+        with self._data.lock:
+            return {no: _add_up(self._data.checkpoints.get(no, {})) for no in run_nos}
+
+    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+        with self._data.lock:
+            rows = self._data.checkpoints.get(run_no, {})
+            return [copy.copy(rows[seq]) for seq in sorted(rows) if seq > after]
+
+    def claims(self, run_no: int) -> list[Claim]:
+        with self._data.lock:
+            return list(self._data.claims.get(run_no, ()))
+
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
+        with self._data.lock:
+            row = self._data.runs.get(run_no)
+            if row is None or row.epoch != epoch or row.status in ("done", "cancelled"):
+                return None
+            now = self.now_ms()
+            row.epoch += 1
+            row.owner, row.status, row.error = owner, "running", None
+            row.lease_until_ms, row.updated_ms = now + ttl_ms, now
+            row.deaths += died
+            self._data.claims[run_no].append(Claim(run_no=run_no, epoch=row.epoch, owner=owner, claimed_ms=now))
+            return copy.copy(row)
+
+    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+        with self._data.lock:
+            held = {no for no, row in self._data.runs.items() if row.owner == owner}
+            for no in held:
+                self._data.runs[no].lease_until_ms = self.now_ms() + ttl_ms
+            return held
+
+    def cancel(self, id: str) -> RunRow | None:
+        with self._data.lock:
+            no = self._data.numbers.get(id)
+            if no is None:
+                return None
+            row = self._data.runs[no]
+            if row.status not in ("done", "cancelled"):
+                row.epoch += 1
+                row.status, row.owner, row.lease_until_ms = "cancelled", None, 0
+                row.updated_ms = self.now_ms()
+            return copy.copy(row)
+
+    def close(self) -> None:
+        """Nothing to close: private rows go with this object, shared ones with the process."""
+
+    def forget(self) -> None:
+        # A thread of the parent may have held the lock in the moment of the fork; it is not in the child.
+        self._data.lock = threading.RLock()
+
+
+def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
+    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
+    for row in batch.appends:
+        parts.setdefault(row.run_no, ([], []))[0].append(row)
+    for finish in batch.finishes:
+        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
+    return parts
+
+
+def _is_done(run: RunRow, finish: Finish) -> bool:
+    """Whether a finish sent again is the one that stands."""
+    return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
+
+
+def _add_up(rows: dict[int, Checkpoint]) -> Spent:
+    return Spent(
+        tokens=sum(row.tokens or 0 for row in rows.values()),
+        usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),
+        steps=sum(row.kind == "step" for row in rows.values()),
+        last_ms=int(max((row.started_ms + row.duration_ms for row in rows.values()), default=0)),
+    )

@@ -1,0 +1,192 @@
+"""What every store does, and the rows it keeps.
+
+A store is blocking code behind a dozen methods in holdfast's own nouns. It never decides: it keeps
+rows, checks the fence, and tells the truth about what was committed. The same suite
+(``holdfast.testing.store_suite``) is told to each of them; the memory store is the reference.
+
+Times are whole milliseconds since the Unix epoch, by the store's own clock (``*_ms``).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+FINISHED = frozenset({"done", "failed", "cancelled"})
+
+
+class Checkpoint(msgspec.Struct, kw_only=True):
+    """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
+
+    run_no: int
+    seq: int
+    epoch: int
+    kind: str  # "step", "workflow" (a nested one), "save" (state alone)
+    scope: str  # "" in the run itself, else the place of the nested call this row is inside
+    branch: str  # "" for the root task of the scope, else a path such as "fetch#0/parse#2"
+    name: str
+    key: str | None  # the call's own key, or None where ``n`` alone numbers it
+    n: int  # how many calls of this name (and key) were made before in the same scope and branch
+    version: str
+    status: str  # "done", "failed", "cancelled"
+    attempts: int
+    started_ms: int
+    duration_ms: float
+    tokens: int | None
+    usd: float | None
+    fingerprint: bytes  # 16 bytes over the canonical inputs
+    inputs: bytes | None  # a preview, at most 2 KB
+    result: bytes | None  # the encoded result, or the encoded failure
+    delta: bytes | None  # the encoded change of state, None if there was none
+    checksum: int = 0
+
+    def compute_checksum(self) -> int:
+        """CRC-32 over everything a resume relies on."""
+        head = (
+            f"{self.run_no}|{self.seq}|{self.kind}|{self.scope}|{self.branch}|{self.name}|"
+            f"{self.key}|{self.n}|{self.version}|{self.status}"
+        )
+        crc = zlib.crc32(self.fingerprint, zlib.crc32(head.encode()))
+        return zlib.crc32(self.delta or b"", zlib.crc32(self.result or b"", crc))
+
+
+class RunRow(msgspec.Struct, kw_only=True):
+    """One run. ``no`` is the integer that stands for ``id`` in every other table; 0 before it is created.
+
+    In the row given to be created ``lease_until_ms`` is how long the lease is to last; the store adds its
+    own clock, and sets ``no``, ``created_ms`` and ``updated_ms``. Without an owner there is no lease and no
+    claim.
+    """
+
+    no: int = 0
+    id: str
+    workflow: str  # "" for a session
+    version: str
+    python: str  # "3.11"
+    module: str
+    file: str
+    inputs: bytes  # the encoded arguments, whole
+    fingerprint: bytes
+    state: bytes | None  # the encoded initial state
+    seed: bytes  # 16 random bytes that uuid4() and random() derive from
+    status: str = "running"
+    result: bytes | None = None
+    error: bytes | None = None
+    deaths: int = 0
+    owner: str | None = None
+    epoch: int = 1
+    lease_until_ms: int = 0
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Who owned a run from when on; one row an epoch."""
+
+    run_no: int
+    epoch: int
+    owner: str
+    claimed_ms: int
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """The recorded costs of a run, added up over all its rows; ``steps`` counts those of kind "step", and
+    ``last_ms`` is when the last of them ended (0 if there is none)."""
+
+    tokens: int = 0
+    usd: float = 0.0
+    steps: int = 0
+    last_ms: int = 0
+
+
+class Finish(msgspec.Struct, kw_only=True):
+    """The end (or the handing back) of a run: its new status, and the lease released."""
+
+    run_no: int
+    epoch: int
+    status: str
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """What one transaction writes, in this order. All of it, or nothing of it, is committed."""
+
+    creates: list[RunRow] = []
+    appends: list[Checkpoint] = []
+    finishes: list[Finish] = []
+
+
+class Committed(msgspec.Struct, kw_only=True):
+    """What became of a batch once its transaction was committed.
+
+    ``created`` holds the new rows by id; an id that existed before is missing from it. Where one batch
+    creates an id twice the first wins: whose it is tells the row's ``seed``.
+    ``fenced`` holds the numbers of runs whose rows were not written because the epoch had moved on,
+    because nobody owns the run any more, or because another row stands in the place of one of them.
+    """
+
+    created: dict[str, RunRow] = {}
+    fenced: set[int] = set()
+
+
+class Store(Protocol):
+    """Blocking; ``commit`` and ``renew`` are called from one thread, everything else from any."""
+
+    url: str
+    durable: bool
+
+    def now_ms(self) -> int:
+        """The store's own clock: the only one that leases are compared by."""
+        ...
+
+    def commit(self, batch: Batch) -> Committed:
+        """Write a batch in one transaction. A row already there with the same ``(run_no, seq)`` and
+        checksum counts as written (a batch sent again after a lost connection), and so does a finish that
+        stands as it is; with another checksum its run counts as fenced. Of a fenced run nothing in the batch
+        is written, and the others are not disturbed. Appends are for runs created by an earlier batch.
+        Raises ``StoreError``, after which none of it may be taken for written."""
+        ...
+
+    def get(self, id: str) -> RunRow | None: ...
+
+    def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
+        """Newest first (by ``no``), at most ``limit``, older than the run numbered ``after``."""
+        ...
+
+    def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
+        """One entry for each number asked for."""
+        ...
+
+    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+        """The checkpoints with ``seq > after`` in order of ``seq``, unchecked: who uses one checks it."""
+        ...
+
+    def claims(self, run_no: int) -> list[Claim]: ...
+
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
+        """Take the run if its epoch is still ``epoch``: epoch + 1, status running, error cleared, a new
+        lease, one death more if ``died``, a row in the claims. The row as it is now, or None if another was
+        faster or the run is done or cancelled. Whether the lease had lapsed is the caller's to decide."""
+        ...
+
+    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+        """Prolong every unfinished lease of ``owner``; the numbers of the runs it still holds."""
+        ...
+
+    def cancel(self, id: str) -> RunRow | None:
+        """End an unfinished (or failed) run as cancelled and fence its owner (epoch + 1). The row as it is
+        now, or None if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back. A later call opens them again."""
+        ...
+
+    def forget(self) -> None:
+        """Drop the connections without closing them, and start afresh: to be called in a forked child, where
+        they are the parent's."""
+        ...

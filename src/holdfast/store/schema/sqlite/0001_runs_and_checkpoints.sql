@@ -1,0 +1,66 @@
+-- Runs, their checkpoints, and who owned them.
+
+-- AUTOINCREMENT: the number of a deleted run is never given out again, so that an owner that slept
+-- through the deletion can never write into a stranger's run.
+CREATE TABLE run (
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    python TEXT NOT NULL,
+    module TEXT NOT NULL,
+    file TEXT NOT NULL,
+    status TEXT NOT NULL,
+    deaths INTEGER NOT NULL,
+    owner TEXT,
+    epoch INTEGER NOT NULL,
+    lease_until_ms INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    seed BLOB NOT NULL,
+    inputs BLOB NOT NULL,
+    state BLOB,
+    result BLOB,
+    error BLOB
+);
+CREATE UNIQUE INDEX run_id ON run (id);
+CREATE INDEX run_status ON run (status);
+-- Only owned runs are in it: as small as the number of live runs, however many there ever were.
+CREATE INDEX run_owner ON run (owner) WHERE owner IS NOT NULL;
+
+-- A plain table in the order of writing: rows of many runs committed together share their pages.
+-- Clustered by run, each of them would dirty a page of its own. The blobs come last, so that
+-- adding up costs never follows a big value's overflow pages.
+CREATE TABLE checkpoint (
+    run_no INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    branch TEXT NOT NULL,
+    name TEXT NOT NULL,
+    key TEXT,
+    n INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    status TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    started_ms INTEGER NOT NULL,
+    duration_ms REAL NOT NULL,
+    tokens INTEGER,
+    usd REAL,
+    checksum INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    inputs BLOB,
+    result BLOB,
+    delta BLOB
+);
+CREATE UNIQUE INDEX checkpoint_place ON checkpoint (run_no, seq);
+
+CREATE TABLE claim (
+    run_no INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    claimed_ms INTEGER NOT NULL,
+    PRIMARY KEY (run_no, epoch)
+) WITHOUT ROWID;

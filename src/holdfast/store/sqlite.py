@@ -1,0 +1,413 @@
+"""The store that needs nothing: one SQLite file.
+
+Appends are one multi-row statement that commits itself. It carries the fence, and it fails as a whole when
+a row is there already; only when it did not write exactly what was asked for is the batch settled run by
+run, in a transaction. To settle a batch is to send it again, so what was written already does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+from msgspec.structs import astuple, replace
+
+from holdfast.errors import StoreError
+from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
+from holdfast.store.queries import QUERIES
+from holdfast.store.sqlite_file import explain, open_file
+
+T = TypeVar("T")
+
+# How many rows a statement may have. Each size is a text of its own to be prepared and cached, so there are
+# few; a batch between two is padded with rows of NULLs. apsw caches no text over 16 KB: hence the end.
+SIZES = (*range(1, 17), *range(20, 65, 4), *range(80, 257, 16))
+_SIZE_OF = tuple(next(size for size in SIZES if size >= count) for count in range(SIZES[-1] + 1))
+_RUN_FIELDS = RunRow.__struct_fields__
+_NEWEST = 2**63 - 1
+
+# Connections inherited through a fork. They are the parent's: to close one could end its log under its feet.
+_parked: list[object] = []
+
+
+class SQLiteStore:
+    """``vfs`` names a registered SQLite file system, for tests that make the disk fail."""
+
+    durable = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        url: str | None = None,
+        clock: Callable[[], int] | None = None,
+        vfs: str | None = None,
+    ) -> None:
+        name = os.fspath(path)
+        self.url = url or f"sqlite:///{name}"
+        # Absolute from here on: it is opened, and opened again, wherever the program has gone since.
+        self.path = str(Path.cwd() / name)
+        self._clock = clock
+        self._vfs = vfs
+        self._verified = False
+        self._pid = 0
+        self._start()
+        _stores.add(self)
+
+    def _start(self) -> None:
+        self._writer: apsw.Connection | None = None
+        self._reader: apsw.Connection | None = None
+        self._failed: list[apsw.Connection] = []
+        # Reentrant, so that a signal handler that forks in the middle of a call finds no dead lock.
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.RLock()
+
+    def now_ms(self) -> int:
+        return self._clock() if self._clock else time.time_ns() // 1_000_000
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch) -> Committed:
+        return self._write(lambda db: self._commit(db, batch))
+
+    def _commit(self, db: apsw.Connection, batch: Batch) -> Committed:
+        rows = batch.appends
+        if not (rows or batch.creates or batch.finishes):
+            return Committed()
+        try:
+            if batch.creates or batch.finishes or len(rows) > SIZES[-1]:
+                return _in_transaction(db, lambda: self._all_at_once(db, batch))
+            if _one_epoch_each(rows) and _append(db, rows) == len(rows):
+                return Committed()
+        except (apsw.ConstraintError, _Unsettled):
+            pass
+        return _in_transaction(db, lambda: self._settle(db, batch))
+
+    def _all_at_once(self, db: apsw.Connection, batch: Batch) -> Committed:
+        """The batch as nearly every batch goes; rolled back, to be settled, if the fence has a say in it."""
+        created = self._create(db, batch.creates)
+        if not _one_epoch_each(batch.appends) or _append(db, batch.appends) != len(batch.appends):
+            raise _Unsettled
+        if self._finish(db, batch.finishes) != len(batch.finishes):
+            raise _Unsettled
+        return Committed(created=created)
+
+    def _settle(self, db: apsw.Connection, batch: Batch) -> Committed:
+        """The batch run by run: everything it holds for one, or, if the fence refuses any of it, nothing."""
+        committed = Committed(created=self._create(db, batch.creates))
+        parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
+        for row in batch.appends:
+            parts.setdefault(row.run_no, ([], []))[0].append(row)
+        for finish in batch.finishes:
+            parts.setdefault(finish.run_no, ([], []))[1].append(finish)
+        for run_no, (rows, finishes) in parts.items():
+            found = db.execute(QUERIES["run_of_no"], {"no": run_no}).fetchall()
+            run = _run_row(found[0]) if found else None
+            fresh = _admitted(db, run, rows, finishes)
+            if run is None or fresh is None:
+                committed.fenced.add(run_no)
+            elif run.owner is not None:
+                _append(db, fresh)
+                self._finish(db, finishes[:1])
+        return committed
+
+    def _create(self, db: apsw.Connection, given: list[RunRow]) -> dict[str, RunRow]:
+        if not given:
+            return {}
+        now = self.now_ms()
+        rows: dict[str, RunRow] = {}
+        for row in given:
+            until = 0 if row.owner is None else now + row.lease_until_ms
+            rows.setdefault(row.id, replace(row, lease_until_ms=until, created_ms=now, updated_ms=now))
+        created: dict[str, RunRow] = {}
+        for no, id in _bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
+            created[id] = rows[id]
+            created[id].no = no
+        owned = [(r.no, r.epoch, r.owner, now) for r in created.values() if r.owner is not None]
+        _bulk(db, "record_claims", owned)
+        return created
+
+    def _finish(self, db: apsw.Connection, finishes: list[Finish]) -> int:
+        now = self.now_ms()
+        rows = [(f.run_no, f.epoch, f.status, f.result, f.error, now) for f in finishes]
+        return _bulk(db, "finish", rows)[0]
+
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
+        def take(db: apsw.Connection) -> RunRow | None:
+            now = self.now_ms()
+            given = {"no": run_no, "epoch": epoch, "owner": owner, "until_ms": now + ttl_ms, "now_ms": now}
+            found = db.execute(QUERIES["claim"], {**given, "died": int(died)}).fetchall()
+            if not found:
+                return None
+            row = _run_row(found[0])
+            _bulk(db, "record_claims", [(run_no, row.epoch, owner, now)])
+            return row
+
+        return self._write(lambda db: _in_transaction(db, lambda: take(db)))
+
+    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+        def prolong(db: apsw.Connection) -> set[int]:
+            given = {"owner": owner, "until_ms": self.now_ms() + ttl_ms}
+            found: list[Any] = db.execute(QUERIES["renew"], given).fetchall()
+            return {no for (no,) in found}
+
+        return self._write(prolong)
+
+    def cancel(self, id: str) -> RunRow | None:
+        def end(db: apsw.Connection) -> RunRow | None:
+            db.execute(QUERIES["cancel"], {"id": id, "now_ms": self.now_ms()})
+            found = db.execute(QUERIES["run_of_id"], {"id": id}).fetchall()
+            return _run_row(found[0]) if found else None
+
+        return self._write(lambda db: _in_transaction(db, lambda: end(db)))
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> RunRow | None:
+        found = self._ask(QUERIES["run_of_id"], {"id": id})
+        return _run_row(found[0]) if found else None
+
+    def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
+        given = {
+            "workflow": workflow,
+            "limit": max(limit, 0),
+            "after": _NEWEST if after is None else after,
+        }
+        if status is None:
+            return [_run_row(row) for row in self._ask(QUERIES["runs"], given)]
+        return [_run_row(row) for row in self._ask(QUERIES["runs_of_status"], {**given, "status": status})]
+
+    def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
+        sums = {no: Spent() for no in run_nos}
+        for some in _pieces(list(sums), 1000):
+            text = QUERIES["spent"].replace(":list", ", ".join("?" * len(some)))
+            for no, tokens, usd, steps, last_ms in self._ask(text, some):
+                sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, last_ms=int(last_ms))
+        return sums
+
+    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+        found = self._ask(QUERIES["load"], {"run_no": run_no, "after": after})
+        # Written out: twice as fast as through a dict, and resuming a long run is this line.
+        return [
+            Checkpoint(
+                run_no=run, seq=seq, epoch=epoch, kind=kind, scope=scope, branch=branch, name=name, key=key,
+                n=n, version=version, status=status, attempts=attempts, started_ms=started,
+                duration_ms=duration, tokens=tokens, usd=usd, fingerprint=fingerprint, inputs=inputs,
+                result=result, delta=delta, checksum=checksum,
+            )
+            for (
+                run, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts, started,
+                duration, tokens, usd, fingerprint, inputs, result, delta, checksum,
+            ) in found
+        ]  # fmt: skip
+
+    def claims(self, run_no: int) -> list[Claim]:
+        found = self._ask(QUERIES["claims"], {"run_no": run_no})
+        return [Claim(run_no=r[0], epoch=r[1], owner=r[2], claimed_ms=r[3]) for r in found]
+
+    # -- connections ---------------------------------------------------------------------------------------
+
+    def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        with self._write_lock:
+            try:
+                return work(self._writer or self._open_writer())
+            except apsw.Error as error:
+                self._give_up_writer()
+                raise explain(self.path, error) from error
+            except (TypeError, ValueError, OverflowError) as error:
+                raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
+
+    def _open_writer(self) -> apsw.Connection:
+        self._writer = db = self._open(writing=True)
+        while self._failed:
+            _abandon(self._failed.pop())
+        return db
+
+    def _give_up_writer(self) -> None:
+        """Nothing is ever tried again on a handle that failed.
+
+        It is closed only when its successor is open. Were it the last one, the next to open the file would
+        read the log anew and could take a commit for good whose fsync failed, and never write those pages
+        again; while a connection is open, the next commit writes over them.
+        """
+        db, self._writer = self._writer, None
+        if db is None:
+            return
+        if db.in_transaction:
+            _abandon(db)
+        else:
+            self._failed.append(db)
+
+    def _ask(self, text: str, given: Any) -> list[Any]:
+        with self._read_lock:
+            try:
+                if self._reader is None:
+                    self._reader = self._open(writing=False)
+                return self._reader.execute(text, given).fetchall()
+            except (apsw.Error, ValueError) as error:
+                failed, self._reader = self._reader, None
+                if failed is not None:
+                    _abandon(failed)
+                raise explain(self.path, error) from error
+
+    def _open(self, *, writing: bool) -> apsw.Connection:
+        if self._pid < 0:
+            raise StoreError(
+                f"{self.path} was open while this process was forked past Python's os.fork. SQLite believes "
+                "here in locks that only the parent holds: close the store before forking, or start the "
+                "process anew (multiprocessing: spawn)."
+            )
+        self._pid = os.getpid()
+        db = open_file(self.path, writing=writing, verify=not self._verified, vfs=self._vfs)
+        self._verified = True
+        return db
+
+    def close(self) -> None:
+        with self._write_lock, self._read_lock:
+            self._close()
+
+    def _close(self) -> None:
+        for db in (self._reader, self._writer):
+            if db is not None:
+                db.close()
+        while self._failed:
+            _abandon(self._failed.pop())
+        self._reader = self._writer = None
+
+    def forget(self) -> None:
+        inherited = [db for db in (self._reader, self._writer, *self._failed) if db is not None]
+        _parked.extend(inherited)
+        if inherited and self._pid != os.getpid():
+            self._pid = -1
+        self._start()
+
+
+class _Unsettled(Exception):
+    """Rolls a batch back that did not go through as a whole."""
+
+
+def _in_transaction(db: apsw.Connection, work: Callable[[], T]) -> T:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with suppress(apsw.Error):
+                db.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _abandon(db: apsw.Connection) -> None:
+    """Close a connection that failed, without the checkpoint that closing the last one would try."""
+    with suppress(apsw.Error):
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    db.close(True)
+
+
+@cache
+def _text(name: str, size: int, width: int) -> str:
+    row = "(" + ",".join("?" * width) + ")"
+    return QUERIES[name].replace(":rows", ",".join([row] * size))
+
+
+def _bulk(db: apsw.Connection, name: str, rows: list[tuple[Any, ...]]) -> tuple[int, list[Any]]:
+    """Send rows as the VALUES of a statement: how many it changed, and what it returned."""
+    changed, returned = 0, []
+    for some in _pieces(rows, SIZES[-1]):
+        size, width = _SIZE_OF[len(some)], len(some[0])
+        given = list(chain.from_iterable(some))
+        given += [None] * (width * (size - len(some)))
+        returned += db.execute(_text(name, size, width), given).fetchall()
+        changed += db.changes()
+    return changed, returned
+
+
+def _append(db: apsw.Connection, rows: list[Checkpoint]) -> int:
+    return _bulk(db, "append", [astuple(row) for row in rows])[0]
+
+
+def _pieces(rows: list[T], size: int) -> Iterable[list[T]]:
+    if len(rows) <= size:
+        return (rows,) if rows else ()
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _one_epoch_each(rows: list[Checkpoint]) -> bool:
+    """Whether no run has rows of two epochs here, of which the fence would let some pass."""
+    return len(rows) < 2 or len({(r.run_no, r.epoch) for r in rows}) == len({r.run_no for r in rows})
+
+
+def _admitted(
+    db: apsw.Connection, run: RunRow | None, rows: list[Checkpoint], finishes: list[Finish]
+) -> list[Checkpoint] | None:
+    """The rows of one run that are not there yet, or None if the fence refuses any part of them."""
+    if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:
+        return None
+    fresh: dict[int, Checkpoint] = {}
+    for row in rows:
+        found = db.execute(QUERIES["standing"], {"run_no": row.run_no, "seq": row.seq}).fetchall()
+        if row.seq in fresh:
+            found = [(fresh[row.seq].checksum,)]
+        if not found:
+            fresh[row.seq] = row
+        elif found[0][0] != row.checksum:
+            return None
+    if run.owner is None and (fresh or not all(_is_done(run, finish) for finish in finishes)):
+        return None
+    return list(fresh.values())
+
+
+def _is_done(run: RunRow, finish: Finish) -> bool:
+    """Whether a finish sent again is the one that stands."""
+    return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
+
+
+def _run_row(row: Sequence[Any]) -> RunRow:
+    return RunRow(**dict(zip(_RUN_FIELDS, row, strict=True)))
+
+
+# SQLite keeps one list of open files and locks for the whole process. A child inherits the list, but not the
+# locks: a connection it opened beside inherited ones would hold none, the parent would take itself for the
+# last, and delete the log with the child's commits in it (tests/store/test_sqlite_processes.py). So no
+# connection is open in the moment of a fork; both sides open theirs again when they need one.
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_held: list[SQLiteStore] = []
+
+
+def _before_fork() -> None:
+    for store in list(_stores):
+        store._write_lock.acquire()
+        store._read_lock.acquire()
+        _held.append(store)
+        store._close()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        store = _held.pop()
+        store._read_lock.release()
+        store._write_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        _held.pop()._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

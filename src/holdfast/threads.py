@@ -1,0 +1,150 @@
+"""Steps and workflows that are plain ``def``: they run in threads, their run decides on its loop.
+
+The thread asks the loop, and waits for instructions: run the body now (in this frame), or return this outcome. So
+every decision about a run is made on one thread, and recall, attempts and delivery are the same code for both kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from . import branches
+from .branches import Frame, entered
+from .calls import Invocation, perform
+from .errors import HoldfastError, StoreError
+from .run import LiveRun, Stop
+
+_LOOP_CHECK_S = 1.0
+
+
+class _Run:
+    """An instruction to the waiting thread: run the body in this frame, and tell the future how it ended."""
+
+    def __init__(self, frame: Frame, ended: asyncio.Future[Any]) -> None:
+        self.frame = frame
+        self.ended = ended
+
+
+class _Return:
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self.value = value
+        self.error = error
+
+
+def perform_in_thread(call: Invocation, body: Callable[[], Any]) -> Any:
+    """Perform a call from the thread it was made in; blocks until its outcome is delivered."""
+    frame, run = call.frame, call.frame.run
+    inbox: SimpleQueue[_Run | _Return] = SimpleQueue()
+    call.in_thread = True
+    frame.in_thread = True
+    try:
+        run.loop.call_soon_threadsafe(_serve_as_task, call, inbox)
+        while True:
+            told = _next(inbox, run)
+            if isinstance(told, _Return):
+                if told.error is not None:
+                    raise told.error
+                return told.value
+            _tell(run, told.ended, *_run_body(told.frame, body))
+    finally:
+        frame.in_thread = False
+
+
+def _next(inbox: SimpleQueue[_Run | _Return], run: LiveRun) -> _Run | _Return:
+    while True:
+        try:
+            return inbox.get(timeout=_LOOP_CHECK_S)
+        except Empty:
+            if run.loop.is_closed():
+                raise Stop(
+                    StoreError(f"run {run.id!r}: its event loop is closed; run the same line again to resume")
+                ) from None
+
+
+def _run_body(frame: Frame, body: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        with entered(frame, None):
+            return body(), None
+    except BaseException as error:
+        return None, error
+
+
+def _tell(run: LiveRun, ended: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    def tell() -> None:
+        if ended.done():  # the call was cancelled meanwhile; nobody waits for this outcome
+            return
+        if isinstance(error, StopIteration):
+            ended.set_exception(RuntimeError("the step raised StopIteration"))
+        elif error is not None:
+            ended.set_exception(error)
+        else:
+            ended.set_result(value)
+
+    run.loop.call_soon_threadsafe(tell)
+
+
+def _serve_as_task(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None:
+    run = call.frame.run
+    serving = run.loop.create_task(_serve(call, inbox))
+    run.serving.add(serving)
+    serving.add_done_callback(run.serving.discard)
+    awaiting = call.frame.task
+    if awaiting is not None:
+        # When the task that awaits this thread is cancelled, the call is: the thread goes on, its outcome counts for nothing.
+        awaiting.add_done_callback(lambda _: serving.cancel())
+
+
+async def _serve(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None:
+    run = call.frame.run
+
+    async def execute(frame: Frame) -> Any:
+        ended: asyncio.Future[Any] = run.loop.create_future()
+        inbox.put(_Run(frame, ended))
+        return await ended
+
+    try:
+        inbox.put(_Return(await perform(call, execute), None))
+    except BaseException as error:
+        inbox.put(_Return(None, error))
+
+
+def run_in_thread(run: LiveRun, frame: Frame, body: Callable[[], Any], name: str) -> asyncio.Future[Any]:
+    """Start the body of a plain ``def`` workflow in a thread of its own; the future has its result."""
+    ended: asyncio.Future[Any] = run.loop.create_future()
+
+    def work() -> None:
+        value, error = _run_body(frame, body)
+        try:
+            _tell(run, ended, value, error)
+        except RuntimeError:  # the loop is gone, and so is whoever waited
+            pass
+
+    threading.Thread(target=work, name=f"holdfast-{name}", daemon=True).start()
+    return ended
+
+
+def refuse_on_loop(name: str, kind: str) -> None:
+    """A plain ``def`` step called on an event loop's thread would block every run of it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise HoldfastError(
+        f"{kind} {name!r} is a plain def, and calling it here would block the event loop. Write: "
+        f"await asyncio.to_thread({name.rpartition('.')[2]}, …)"
+    )
+
+
+def in_lost_thread() -> bool:
+    """Whether this code runs in a thread that lost its run while one is live in this process."""
+    if not branches.live_runs:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return threading.current_thread() is not threading.main_thread()
+    return False

@@ -1,0 +1,368 @@
+"""``@workflow`` and ``@step``, and the call objects they make.
+
+Calling an async step or workflow gives an object that *is* a coroutine (``StepCall``, ``Call``), so asyncio's own tools take it.
+A generic class of ours, rather than ``Coroutine[Any, Any, R]``, keeps ``gather(parse(x), credit(x))`` exact under strict type
+checkers. Plain ``def`` functions are called as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from functools import update_wrapper
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
+
+from . import codec, threads
+from .branches import Frame, current_frame, entered, frame_of
+from .calls import Invocation, perform
+from .definition import Definition
+from .errors import NotInRun, NotRecorded
+
+P = ParamSpec("P")
+P2 = ParamSpec("P2")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+
+
+class _Awaitable(Coroutine[Any, Any, R_co]):
+    """A call that has not begun. Whatever drives it (``await``, a task) starts it on its first ``send``."""
+
+    __slots__ = ("_args", "_coro", "_definition", "_instance", "_invocation", "_kwargs")
+
+    def __init__(self, definition: Definition, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._definition = definition
+        self._instance = instance
+        self._args = args
+        self._kwargs = kwargs
+        self._coro: Coroutine[Any, Any, R_co] | None = None
+        frame = current_frame()
+        self._invocation = None if frame is None else Invocation(definition, instance, frame, args, kwargs)
+
+    def __getattr__(self, name: str) -> str:
+        # As the coroutine it stands for has them; a class cannot have a property of this name.
+        if name == "__qualname__":
+            return self._definition.name
+        if name == "__name__":
+            return self._definition.name.rpartition(".")[2]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _started(self) -> Coroutine[Any, Any, R_co]:
+        if self._coro is None:
+            call = self._invocation
+            self._coro = self._body() if call is None else _drive(call, self._body)
+        return self._coro
+
+    def _body(self) -> Coroutine[Any, Any, Any]:
+        function = self._definition.function
+        if self._instance is not None:
+            return cast("Coroutine[Any, Any, Any]", function(self._instance, *self._args, **self._kwargs))
+        return cast("Coroutine[Any, Any, Any]", function(*self._args, **self._kwargs))
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        if self._coro is not None:
+            raise RuntimeError(f"this call of {self._definition.name!r} was already awaited; make a new one")
+        return self._started().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._started().send(value)
+
+    def throw(self, *exc: Any) -> Any:
+        return self._started().throw(*exc)
+
+    def close(self) -> None:
+        if self._coro is not None:
+            self._coro.close()
+        self._coro = _NEVER
+
+    def take(self) -> None:
+        """Somebody else makes use of this call; it needs not be awaited any more."""
+        self._coro = _NEVER
+
+    def __del__(self) -> None:
+        if getattr(self, "_coro", _NEVER) is None:
+            warnings.warn(
+                f"{self._definition.kind} {self._definition.name!r} was called but never awaited, so it did not run",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._definition.name}>"
+
+
+class _Never(Coroutine[Any, Any, Any]):
+    def send(self, value: Any) -> NoReturn:
+        raise RuntimeError("this call was closed or handed to a Holdfast; make a new one")
+
+    def throw(self, *exc: Any) -> NoReturn:
+        self.send(None)
+
+    def __await__(self) -> NoReturn:
+        self.send(None)
+
+    def close(self) -> None: ...
+
+
+_NEVER: Any = _Never()
+
+
+class StepCall(_Awaitable[R_co]):
+    """A call of an async step: a coroutine whose place in the run is settled already."""
+
+    __slots__ = ()
+
+
+class Call(_Awaitable[R_co]):
+    """A call of a workflow: what ``hf.run`` and ``hf.start`` take; awaited, it runs in place."""
+
+    __slots__ = ("_bound",)
+
+    @property
+    def definition(self) -> Definition:
+        return self._definition
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self._definition.bind(self._args, self._kwargs)
+
+    def inputs(self) -> bytes:
+        return self._definition.encode_inputs(self._args, self._kwargs)
+
+    def body(self) -> Any:
+        """Call the workflow's function: a coroutine for an async one, else its result."""
+        return self._body()
+
+    def _started(self) -> Coroutine[Any, Any, R_co]:
+        if not self._definition.is_async:
+            raise TypeError(
+                f"workflow {self._definition.name!r} is a plain def, so what bind() gives cannot be awaited: hand it to "
+                "hf.run(…), or call the workflow itself"
+            )
+        return super()._started()
+
+
+async def _drive(call: Invocation, body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Perform a call on the task that awaits it, which need not be the one that made it."""
+    run = call.frame.run
+    task = asyncio.current_task()
+    driving = frame_of(task)
+    if driving is None or driving.run is not run:
+        raise NotInRun(
+            f"run {run.id!r}: a call of {call.definition.name!r} made in the run is awaited in a task that is not part of it, "
+            "so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a TaskGroup."
+        )
+
+    async def execute(frame: Frame) -> Any:
+        frame.task, frame.depth = task, driving.depth
+        with entered(frame, task):
+            return await body()
+
+    return await perform(call, execute)
+
+
+class _Decorated(Generic[P, R]):
+    """What the four kinds of decorated function share."""
+
+    _definition: Definition
+    _instance: Any
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+        self._instance = None
+        update_wrapper(cast("Callable[..., Any]", self), definition.function)
+        if definition.is_async:
+            _mark_as_coroutine_function(self)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not isinstance(inspect.getattr_static(owner, name, None), staticmethod):
+            self._definition.is_method = True
+
+    def _bound_to(self, instance: Any) -> Any:
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound._instance = instance
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<{self._definition.kind} {self._definition.name}>"
+
+
+class AsyncStep(_Decorated[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepCall[R]:
+        return StepCall(self._definition, self._instance, args, kwargs)
+
+    @overload
+    def __get__(self, obj: None, owner: type | None = None) -> AsyncStep[P, R]: ...
+    @overload
+    def __get__(self: AsyncStep[Concatenate[S, P2], R], obj: S, owner: type | None = None) -> AsyncStep[P2, R]: ...
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        return self if obj is None else self._bound_to(obj)
+
+
+class PlainStep(_Decorated[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast("R", _call_plain(self._definition, self._instance, args, kwargs))
+
+    @overload
+    def __get__(self, obj: None, owner: type | None = None) -> PlainStep[P, R]: ...
+    @overload
+    def __get__(self: PlainStep[Concatenate[S, P2], R], obj: S, owner: type | None = None) -> PlainStep[P2, R]: ...
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        return self if obj is None else self._bound_to(obj)
+
+
+class AsyncWorkflow(_Decorated[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        return Call(self._definition, self._instance, args, kwargs)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """The same as calling it; plain ``def`` workflows have only this."""
+        return Call(self._definition, self._instance, args, kwargs)
+
+    @overload
+    def __get__(self, obj: None, owner: type | None = None) -> AsyncWorkflow[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncWorkflow[Concatenate[S, P2], R], obj: S, owner: type | None = None
+    ) -> AsyncWorkflow[P2, R]: ...
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        return self if obj is None else self._bound_to(obj)
+
+
+class PlainWorkflow(_Decorated[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast("R", _call_plain(self._definition, self._instance, args, kwargs))
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """A call to be run durably: ``hf.run(review.bind("A-17"), id=…)``."""
+        return Call(self._definition, self._instance, args, kwargs)
+
+    @overload
+    def __get__(self, obj: None, owner: type | None = None) -> PlainWorkflow[P, R]: ...
+    @overload
+    def __get__(
+        self: PlainWorkflow[Concatenate[S, P2], R], obj: S, owner: type | None = None
+    ) -> PlainWorkflow[P2, R]: ...
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        return self if obj is None else self._bound_to(obj)
+
+
+def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def body() -> Any:
+        if instance is not None:
+            return definition.function(instance, *args, **kwargs)
+        return definition.function(*args, **kwargs)
+
+    frame = current_frame()
+    if frame is None:
+        if definition.kind == "step" and threads.in_lost_thread():
+            warnings.warn(
+                f"step {definition.name!r} was called in a thread that belongs to no run while one is live, so its result "
+                "is not recorded. Start the thread with asyncio.to_thread, which carries the run along.",
+                NotRecorded,
+                stacklevel=3,
+            )
+        return body()
+    threads.refuse_on_loop(definition.name, definition.kind)
+    return threads.perform_in_thread(Invocation(definition, instance, frame, args, kwargs), body)
+
+
+def _mark_as_coroutine_function(decorated: Any) -> None:
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(decorated)
+    else:
+        decorated._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+
+
+class _StepDecorator:
+    """``@step(…)``: keeps the kind of function, async or plain, in its type."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+
+    @overload  # An async function is a Callable too; the first overload that fits is the exact one.
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R]) -> PlainStep[P, R]: ...
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        definition = Definition(function, kind="step", **self._options)
+        return AsyncStep(definition) if definition.is_async else PlainStep(definition)
+
+
+@overload
+def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def step(function: Callable[P, R], /) -> PlainStep[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    version: str | int | None = None,
+    key: Callable[..., str] | None = None,
+    ignore: str | Iterable[str] = (),
+    returns: Any = codec.MISSING,
+    attempts: int = 1,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    backoff: float = 1.0,
+    timeout: float | None = None,
+) -> _StepDecorator: ...
+def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Mark a function as a step: the unit that is done once and remembered.
+
+    ``name``: default ``__qualname__``; one name is one step in a run. ``version``: recorded with each checkpoint; a record of
+    another version does not fit. ``key``: from the arguments to a ``str`` that numbers the call instead of its position.
+    ``ignore``: arguments that are no inputs (clients, secrets). ``returns``: the type of the result, where the annotation
+    does not say. ``attempts``, ``retry_on``, ``backoff`` (seconds before the second attempt, doubled for each further one, with
+    jitter, at most 60), ``timeout`` (seconds an attempt; async only).
+    """
+    decorator = _StepDecorator(_known(options, "step"))
+    return decorator if function is None else decorator(function)
+
+
+class _WorkflowDecorator:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R]) -> PlainWorkflow[P, R]: ...
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        definition = Definition(function, kind="workflow", **self._options)
+        return AsyncWorkflow(definition) if definition.is_async else PlainWorkflow(definition)
+
+
+@overload
+def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def workflow(function: Callable[P, R], /) -> PlainWorkflow[P, R]: ...
+@overload
+def workflow(*, name: str | None = None, version: str | int | None = None) -> _WorkflowDecorator: ...
+def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Mark a function as a workflow: the plan of a job, whose steps are remembered.
+
+    ``name``: default ``__qualname__``. ``version``: default a fingerprint of the function's syntax tree; a run resumes only under
+    the version (and Python ``major.minor``) that recorded it.
+    """
+    decorator = _WorkflowDecorator(_known(options, "workflow"))
+    return decorator if function is None else decorator(function)
+
+
+_OPTIONS = {
+    "step": frozenset({"name", "version", "key", "ignore", "returns", "attempts", "retry_on", "backoff", "timeout"}),
+    "workflow": frozenset({"name", "version"}),
+}
+
+
+def _known(options: dict[str, Any], kind: str) -> dict[str, Any]:
+    unknown = options.keys() - _OPTIONS[kind]
+    if unknown:
+        raise TypeError(
+            f"@{kind} got an unexpected option {sorted(unknown)[0]!r}; it takes {', '.join(sorted(_OPTIONS[kind]))}"
+        )
+    return options
