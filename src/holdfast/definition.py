@@ -81,7 +81,7 @@ class Definition:
 
     @property
     def code(self) -> CodeType:
-        return self.function.__code__  # type: ignore[attr-defined,no-any-return]
+        return self.function.__code__
 
     @cached_property
     def version(self) -> str:
@@ -173,7 +173,7 @@ def fingerprint_of(function: Callable[..., Any]) -> str:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError, TypeError):  # typed at a prompt: there is no source, its code must do
-        code = function.__code__  # type: ignore[attr-defined]
+        code = function.__code__
         what = repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)])).encode()
         return "code:" + codec.fingerprint(what).hex()[:16]
     for node in ast.walk(tree):

@@ -21,7 +21,7 @@ import msgspec
 
 from . import clock, lease
 from .errors import Fenced, HoldfastError, StoreError
-from .store import Batch, Checkpoint, Finish, RunRow, Store
+from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 LATE_S = 0.003  # a batch later than this is starved by a busy loop
@@ -38,12 +38,19 @@ class Entry(msgspec.Struct):
     done: Outcome
 
 
+_Finished = tuple[Entry, Any, HoldfastError | None]
+
+
+def _END() -> None:  # noqa: N802 - a mark in the queue, never called
+    """The thread ends here."""
+
+
 class _Port:
     """The way from the committer to one event loop: finished entries, and the wake-up that tells of them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._arrived: deque[tuple[Entry, Any, HoldfastError | None]] = deque()
+        self._arrived: deque[_Finished] = deque()
         self._outstanding: deque[float] = deque()
         self._progress = threading.Event()
         self._guarding = False
@@ -59,7 +66,7 @@ class _Port:
             self._guarding = True
             loop.call_later(LATE_S, self._guard)
 
-    def post(self, finished: list[tuple[Entry, Any, HoldfastError | None]]) -> None:
+    def post(self, finished: list[_Finished]) -> None:
         """Called by the committer."""
         self._arrived.extend(finished)
         self._progress.set()
@@ -123,7 +130,7 @@ class Journal:
         self._renewed = renewed
         self._queue: SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
-        self._failed: StoreError | None = None
+        self._failed: Exception | None = None
         self._closed = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -178,7 +185,7 @@ class Journal:
             self._closed = True
             thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
-            self._queue.put(None)
+            self._queue.put(_END)
             thread.join()
         for port in list(self._ports.values()):
             port.close()
@@ -188,71 +195,59 @@ class Journal:
     def _work(self) -> None:
         due = time.monotonic() + lease.RENEW_EVERY_S
         while True:
-            try:
-                first = self._queue.get(timeout=max(0.0, due - time.monotonic()))
-            except Empty:
-                first = self._renew
+            entries, other = self._next(due)
+            if entries:
+                self._commit(entries)
             if time.monotonic() >= due:
+                self._renew()
                 due = time.monotonic() + lease.RENEW_EVERY_S
-                if first is not self._renew:
-                    self._renew()
-            if first is None:
-                return
-            if not isinstance(first, Entry):
-                first()
-                continue
-            entries = [first]
-            left: Entry | Callable[[], None] | bool | None = False
-            try:
-                while len(entries) < BATCH_MAX:
-                    another = self._queue.get_nowait()
-                    if not isinstance(another, Entry):
-                        left = another
-                        break
-                    entries.append(another)
-            except Empty:
-                pass
-            self._commit(entries)
-            if left is None:
-                return
-            if callable(left):
-                left()
+            if other is not None:
+                if other is _END:
+                    return
+                other()
+
+    def _next(self, due: float) -> tuple[list[Entry], Callable[[], None] | None]:
+        """All that is queued, up to the first thing that is no row; waits for the first until ``due``."""
+        entries: list[Entry] = []
+        try:
+            item = self._queue.get(timeout=max(0.0, due - time.monotonic()))
+            while isinstance(item, Entry):
+                entries.append(item)
+                if len(entries) == BATCH_MAX:
+                    return entries, None
+                item = self._queue.get_nowait()
+            return entries, item
+        except Empty:
+            return entries, None
 
     def _commit(self, entries: list[Entry]) -> None:
+        committed = Committed()
         if self._failed is None:
-            batch = Batch(creates=[], appends=[], finishes=[])
-            for entry in entries:
-                row = entry.row
-                if type(row) is Checkpoint:
-                    batch.appends.append(row)
-                elif type(row) is Finish:
-                    batch.finishes.append(row)
-                else:
-                    batch.creates.append(row)  # type: ignore[arg-type]
             try:
-                committed = self.store.commit(batch)
-            except StoreError as error:
-                self._failed = error
+                committed = self.store.commit(_batch(entries))
             except Exception as error:
-                self._failed = StoreError(f"{self.store.url}: a commit failed with {type(error).__name__}: {error}")
-                self._failed.__cause__ = error
-        finished: dict[asyncio.AbstractEventLoop, list[tuple[Entry, Any, HoldfastError | None]]] = {}
+                self._failed = error
+        finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
         for entry in entries:
-            result, problem = None, None
-            if self._failed is not None:
-                # Whether the failed transaction reached the disk is unknown, so nothing behind it may be
-                # acknowledged; the next Holdfast (or the next run of this one) reads what stands.
-                problem = StoreError(str(self._failed))
-                problem.__cause__ = self._failed
-            elif type(entry.row) is RunRow:
-                result = committed.created.get(entry.row.id)
-            elif entry.row.run_no in committed.fenced:  # type: ignore[union-attr]
-                problem = Fenced("another owner has taken the run over")
-            finished.setdefault(entry.loop, []).append((entry, result, problem))
+            finished.setdefault(entry.loop, []).append(self._outcome(entry, committed))
         for loop, told in finished.items():
             port = self._ports.get(loop)
             if port is not None:
                 port.post(told)
+
+    def _outcome(self, entry: Entry, committed: Committed) -> _Finished:
+        row = entry.row
+        if self._failed is not None:
+            # Whether the failed transaction reached the disk is unknown, so nothing behind it may be acknowledged;
+            # the next journal reads what stands.
+            error = StoreError(str(self._failed) or repr(self._failed))
+            error.__cause__ = self._failed
+            return entry, None, error
+        if isinstance(row, RunRow):
+            return entry, committed.created.get(row.id), None
+        if row.run_no in committed.fenced:
+            return entry, None, Fenced("another owner has taken the run over")
+        return entry, None, None
 
     @property
     def failed(self) -> bool:
@@ -265,3 +260,18 @@ class Journal:
         except StoreError:
             held = None  # the holder stops by itself at its deadline
         self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)
+
+
+def _batch(entries: list[Entry]) -> Batch:
+    creates: list[RunRow] = []
+    appends: list[Checkpoint] = []
+    finishes: list[Finish] = []
+    for entry in entries:
+        row = entry.row
+        if isinstance(row, Checkpoint):
+            appends.append(row)
+        elif isinstance(row, Finish):
+            finishes.append(row)
+        else:
+            creates.append(row)
+    return Batch(creates=creates, appends=appends, finishes=finishes)

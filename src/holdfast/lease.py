@@ -21,16 +21,21 @@ START_TOLERANCE_S = 0.5  # start times are read from clock ticks
 @cache
 def host() -> str:
     """This machine, this boot of it, and this PID namespace."""
-    parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8],
-        lambda: str(Path("/proc/self/ns/pid").stat().st_ino),
-    ):
-        try:
-            parts.append(read())
-        except OSError:  # not Linux: the host's name must do
-            pass
-    return "/".join(parts)
+    return "/".join(part for part in (socket.gethostname(), _boot(), _pid_namespace()) if part)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:  # not Linux: the host's name must do
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return ""
 
 
 def _started(pid: int) -> float | None:

@@ -68,47 +68,59 @@ class View:
     def change(self) -> dict[str, Any] | None:
         return None if self._values is None else delta.diff(self._base, self._values)
 
-    def apply(self, change: dict[str, Any]) -> None:
-        """Make a delivered change, in place; ``StateConflict`` if an overlapping part of the run changed the same key."""
+    def apply(self, change: dict[str, Any], seq: int) -> None:
+        """Make the change delivered with ``seq``, in place; ``StateConflict`` if an overlapping part of the run changed the same key."""
         delta.apply(self.values, change)
 
 
 class BodyView(View):
-    """The state as the workflow's own body sees it: the live state of the run."""
+    """The state as the workflow's own body sees it: the live state of the run.
 
-    __slots__ = ("_carried", "_initial", "_touched")
+    Beside it stands the state that a reader of the rows would arrive at, from the body's first touch on: before that the two
+    are the same. ``recorded`` are the rows this process began with; the body's changes they carry are made again by its code.
+    """
 
-    def __init__(self, initial: dict[str, Any]) -> None:
+    __slots__ = ("_carried", "_chunks", "_recorded")
+
+    def __init__(self, initial: dict[str, Any], recorded: list[Checkpoint]) -> None:
         super().__init__(initial)
-        self._initial = initial
-        self._touched = False
-        self._carried: dict[str, Any] | None = None  # the state a reader of the rows so far would arrive at
+        self._recorded = recorded
+        self._carried: dict[str, Any] | None = None
+        self._chunks: list[tuple[int, dict[str, Any]]] = []
 
     def touch(self) -> None:
         """The body is about to use the state; from now on it may change at any time."""
-        self._touched = True
+        if self._carried is None:
+            self._carried = delta.copy(self.current)
+            changes = [decode_change(row) for row in self._recorded if row.delta is not None and not row.scope]
+            self._chunks = [(change.after, change.body) for change in changes if change.body]
+            self._recorded = []
 
-    def apply(self, change: dict[str, Any]) -> None:
-        super().apply(change)
+    def _read_on(self, delivered: int) -> None:
+        """Make the recorded changes of the body that a reader makes before anything behind ``delivered``."""
+        while self._chunks and self._chunks[0][0] <= delivered:
+            assert self._carried is not None
+            delta.apply(self._carried, self._chunks.pop(0)[1], check=False)
+
+    def apply(self, change: dict[str, Any], seq: int) -> None:
+        super().apply(change, seq)
         if self._carried is not None:
+            self._read_on(seq - 1)
             delta.apply(self._carried, change, check=False)
 
-    def carry(self, recorded: Iterable[Checkpoint], delivered: int) -> dict[str, Any] | None:
-        """The body's changes that no row carries yet; ``recorded`` are the rows this process began with."""
-        if not self._touched:
-            return None
+    def carry(self, delivered: int) -> dict[str, Any] | None:
+        """The body's changes that no row carries yet, after the outcome ``delivered``; None if there are none."""
         if self._carried is None:
-            self._carried = replay(self._initial, recorded, delivered)
-            if not self._carried and not self.current:
-                return None
+            return None
+        self._read_on(delivered)
         chunk = delta.diff(self._carried, self.values)
         if chunk:
             delta.apply(self._carried, chunk, check=False)
         return chunk
 
 
-def replay(initial: dict[str, Any], rows: Iterable[Checkpoint], upto: int | None = None) -> dict[str, Any]:
-    """The state after the checkpoints ``rows`` (those delivered up to ``upto``), as a reader arrives at it."""
+def replay(initial: dict[str, Any], rows: Iterable[Checkpoint]) -> dict[str, Any]:
+    """The state after the checkpoints ``rows``, as a reader arrives at it."""
     events: list[tuple[int, int, int, dict[str, Any]]] = []
     for row in rows:
         if row.delta is None or row.scope:
@@ -119,9 +131,7 @@ def replay(initial: dict[str, Any], rows: Iterable[Checkpoint], upto: int | None
         if change.body:
             events.append((change.after, 1, row.seq, change.body))
     state: dict[str, Any] = delta.copy(initial)
-    for at, is_body, _, ops in sorted(events, key=lambda event: event[:3]):
-        if upto is not None and at > upto:
-            break
+    for _, is_body, _, ops in sorted(events, key=lambda event: event[:3]):
         try:
             delta.apply(state, ops, check=not is_body)
         except StateConflict:
