@@ -163,8 +163,8 @@ def main() -> None:
         for size in (1, 2, 10, 50, 100, 500):
             floor, cost = compare(bare, ours, size, 40 if size == 1 else 500)
             print(f"{size:>6} {floor:>12.1f} {cost:>16.1f} {cost / floor:>11.2f} {floor / cost:>9.1f}")
-        # Three rows of 1,024 bytes fill a 4 KB page on either side. Of 1,000 bytes the bare table fits four and
-        # ours three: one length alone says whatever one likes, so a spread of lengths is the figure to quote.
+        # Three rows of 1,024 bytes fill a 4 KB page on either side; of 1,000 bytes the bare table fits four and
+        # ours three. One length alone says what one likes: the spread of lengths is the figure to quote.
         for sizes in (range(1000, 1001), range(1024, 1025), range(500, 1500), range(50, 300)):
             a, b = bytes_a_row(folder, sizes)
             name = f"{sizes.start}" if len(sizes) == 1 else f"{sizes.start}–{sizes.stop - 1}"

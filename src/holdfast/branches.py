@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import HoldfastError, NotInRun
 
@@ -232,4 +232,4 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     """Chain the labelling factory in front of the loop's own, if it is not there yet."""
     before = loop.get_task_factory()
     if not isinstance(before, LabellingFactory):
-        loop.set_task_factory(LabellingFactory(before))
+        loop.set_task_factory(cast("Any", LabellingFactory(before)))

@@ -96,7 +96,7 @@ async def _recall(call: Invocation, row: Checkpoint) -> Any:
     run = call.frame.run
     run.recalled += 1
     if run.observer is not None:
-        run.observer("recalled", call.frame, row.name, row.key, row.n)
+        run.observer("recalled", run, row)
     if row.status == "cancelled":
         await _cancelled_again(call, row)
     if row.delta is None and run.alone and not call.in_thread:
@@ -141,7 +141,7 @@ def _delivery(
         try:
             ops = change if change is not None else decode_change(row).step
             if ops:
-                frame.view.apply(ops)
+                frame.view.apply(ops, row.seq)
         except StateConflict as conflict:
             error = StateConflict(f"run {run.id!r}, step {row.name!r}: {conflict}")
         except CodecError as unreadable:
@@ -216,6 +216,8 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     began = clock.monotonic()
     progress = StepProgress(definition.name)
     run.executed += 1
+    if run.observer is not None:
+        run.observer("began", run, row)
     run.call_began(task)
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
@@ -239,7 +241,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         raise
     await _settled(run, pending)
     if run.observer is not None:
-        run.observer("executed", frame, row.name, row.key, row.n)
+        run.observer("executed", run, row)
     _warn_if_undurable(run, row)
     if row.status == "cancelled":
         raise asyncio.CancelledError
@@ -297,7 +299,7 @@ _no_timeout = _NoTimeout()
 
 def backoff_s(base: float, attempt: int) -> float:
     """Seconds before the next attempt: exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
-    return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2 ** (attempt - 1))
+    return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2.0 ** (attempt - 1))
 
 
 def _describe(failure: BaseException) -> dict[str, Any]:

@@ -135,8 +135,9 @@ class Execution:
                 future.set_result(value)
 
     async def _driven(self) -> Any:
-        claimed = await self._claim()
-        row, rows, ignored = claimed
+        # One journal for all of the run: after a lost commit, no later row may slip past it through a new one.
+        self.journal = self.home._journal
+        row, rows, ignored = await self._claim()
         if row.status == "done":
             return self._result(row)
         run = self.run = LiveRun(row, rows, self.loop, submit=self._submit, home=self.home, ignored=ignored)
@@ -388,10 +389,10 @@ class Execution:
     # -- the way to the store ------------------------------------------------------------------------------
 
     def _submit(self, row: Checkpoint, committed: Callable[[HoldfastError | None], None]) -> None:
-        self.home._journal.submit(row, self.loop, lambda _, error: committed(error))
+        self.journal.submit(row, self.loop, lambda _, error: committed(error))
 
     async def _committed(self, row: RunRow | Finish) -> Any:
-        return await self.home._journal.committed(row, self.loop)
+        return await self.journal.committed(row, self.loop)
 
     async def _confirm_lease(self) -> None:
         """The local deadline has passed (the process was paused, or the store slow): ask the store before going on."""
@@ -402,7 +403,7 @@ class Execution:
         def told() -> None:
             self.loop.call_soon_threadsafe(lambda: None if asked.done() else asked.set_result(None))
 
-        self.home._journal.renew_now(told)
+        self.journal.renew_now(told)
         await asked
         if run.stop is None and clock.monotonic() > run.lease_deadline:
             raise run.poison(

@@ -55,8 +55,10 @@ class _Port:
         self._progress = threading.Event()
         self._guarding = False
         self._fd: int | None = None
+        self._fd_lock = threading.Lock()  # a write must not hit a descriptor that was closed and given out again
         if hasattr(os, "eventfd"):
             self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._closer = weakref.finalize(self, os.close, self._fd)
             loop.add_reader(self._fd, self._drain)
 
     def expect(self) -> None:
@@ -70,9 +72,11 @@ class _Port:
         """Called by the committer."""
         self._arrived.extend(finished)
         self._progress.set()
-        if self._fd is not None:
-            os.eventfd_write(self._fd, 1)
-        elif (loop := self._loop()) is not None:
+        with self._fd_lock:
+            if self._fd is not None:
+                os.eventfd_write(self._fd, 1)
+                return
+        if (loop := self._loop()) is not None:
             try:
                 loop.call_soon_threadsafe(self._drain)
             except RuntimeError:  # the loop is closed: nobody waits any more
@@ -88,7 +92,12 @@ class _Port:
             entry, result, error = self._arrived.popleft()
             if self._outstanding:
                 self._outstanding.popleft()
-            entry.done(result, error)
+            try:
+                entry.done(result, error)
+            except Exception as unexpected:  # one caller's trouble is not the next one's
+                entry.loop.call_exception_handler(
+                    {"message": "holdfast: an outcome was not taken", "exception": unexpected}
+                )
 
     def _guard(self) -> None:
         """A loop that is never idle takes the interpreter back after every statement of the committer, which then
@@ -110,15 +119,23 @@ class _Port:
         loop.call_soon(self._guard)
 
     def close(self) -> None:
-        if self._fd is not None:
-            loop = self._loop()
-            if loop is not None and not loop.is_closed():
-                try:
-                    loop.remove_reader(self._fd)
-                except RuntimeError:  # another thread's loop, closing right now
-                    pass
-            os.close(self._fd)
-            self._fd = None
+        """A loop's readers are its own thread's business, so it is asked to let go of ours."""
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._let_go, loop)
+                return
+        except RuntimeError:  # the loop is closed
+            pass
+        self._let_go(None)
+
+    def _let_go(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        with self._fd_lock:
+            fd, self._fd = self._fd, None
+        if fd is not None:
+            if loop is not None:
+                loop.remove_reader(fd)
+            self._closer()
 
 
 class Journal:

@@ -136,6 +136,8 @@ class Pending:
                 if run.stop is not None:
                     raise
                 interrupted = True
+        if isinstance(self.error, Stop):
+            raise Stop(self.error.error)  # one of its own for each task that meets it
         if self.error is not None:
             raise self.error
         return interrupted
@@ -173,12 +175,13 @@ class LiveRun:
         self.started = clock.monotonic()
         self.lease_deadline = 0.0
         self.confirm_lease: Callable[[], Any] = lambda: None
-        self.observer: Callable[[str, Frame, str, str | None, int], None] | None = None
+        # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it goes.
+        self.observer: Callable[[str, LiveRun, Checkpoint], None] | None = None
         self.durable = True
         self.expensive = 0
         self.warned = False
         initial = codec.decode(row.state, codec.Types.none, "the initial state", root="state") if row.state else {}
-        self.view = BodyView(initial)
+        self.view = BodyView(initial, rows)
         self._submit = submit
         self._seq = self.recorded_until
         self._names: dict[str, Any] = {}
@@ -292,7 +295,7 @@ class LiveRun:
     def record(self, row: Checkpoint, change: dict[str, Any] | None, deliver: Callable[[], None]) -> None:
         """Number a row, send it to be committed, and have ``deliver`` called once it is and its turn has come."""
         self.check()
-        body = self.view.carry(self.records.rows, self.delivered)
+        body = self.view.carry(self.delivered)
         if change or body:
             where = f"the state change of step {row.name!r}"
             row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
@@ -313,7 +316,7 @@ class LiveRun:
 
     def record_leftovers(self) -> None:
         """What the body changed since the last row, before the run ends."""
-        body = self.view.carry(self.records.rows, self.delivered)
+        body = self.view.carry(self.delivered)
         if not body:
             return
         row = blank_row(self.no, self.epoch, kind="save")

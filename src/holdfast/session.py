@@ -41,7 +41,7 @@ class Session:
     async def __aenter__(self) -> Session:
         if self._row is not None:
             raise HoldfastError(f"session {self.id!r} is open already")
-        self._loop = asyncio.get_running_loop()
+        self._journal = self._home._journal
         row, rows = await self._claim()
         initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
         self.state = replay(initial, rows)
@@ -159,4 +159,4 @@ class Session:
             self._lost = Fenced(f"session {self.id!r} was taken over by another owner")
 
     async def _committed(self, row: RunRow | Checkpoint | Finish) -> Any:
-        return await self._home._journal.committed(row, asyncio.get_running_loop())
+        return await self._journal.committed(row, asyncio.get_running_loop())
