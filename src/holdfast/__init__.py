@@ -1,6 +1,7 @@
 """holdfast: a long job continues where it stopped, in another process, with nothing finished done twice."""
 
-from .app import Holdfast, open
+from .app import Holdfast
+from .app import open as open  # the alias tells type checkers that it is public
 from .context import current, now, random, run_id, spend, state, uuid4
 from .errors import (
     Busy,

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import branches, clock, codec, lease
-from .errors import Cancelled, HoldfastError, NotFound, StepFailed
-from .execution import POLL_S, Execution
+from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, StepFailed
+from .execution import POLL_S, Execution, heard
 from .journal import Journal
 from .records import Checkpoint, Failure, Run, checkpoint_of, run_of
 from .session import Session
@@ -54,6 +54,7 @@ class Holdfast:
     def _reset(self) -> None:
         self._live: dict[str, Execution] = {}
         self._sessions: dict[int, Session] = {}
+        self._session_ids: set[str] = set()  # of those that are open, and of those being opened
         self._owner: str | None = None
         self._journal_now: Journal | None = None
         self._readers: concurrent.futures.ThreadPoolExecutor | None = None
@@ -104,10 +105,10 @@ class Holdfast:
             raise TypeError(
                 f"expected a call of a workflow, such as review(…) or, for a plain def, review.bind(…); got {call!r}"
             )
+        call.take()  # also where it is refused below: that is told by an error already
         if not isinstance(id, str) or not id.strip():
             raise TypeError(f"id= must be a non-empty str, got {id!r}")
         self._check_open()
-        call.take()
         with self._lock:
             live = self._live.get(id)
             if live is not None and not live.outcome.done():
@@ -134,15 +135,17 @@ class Holdfast:
         Runs begun with ``start`` go on in the background between two calls.
         """
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                self._check_open()
+            else:
+                raise HoldfastError("hf.wait() is for programs without an event loop; here, write: await hf.run(…)")
+        except HoldfastError:
             close = getattr(awaitable, "close", None)
             if close is not None:
                 close()
-            raise HoldfastError("hf.wait() is for programs without an event loop; here, write: await hf.run(…)")
-        self._check_open()
+            raise
         with self._lock:
             if self._background is None:
                 self._background = _Background()
@@ -212,7 +215,7 @@ class Holdfast:
         while True:
             live = self._live.get(id)
             if live is not None:
-                return await asyncio.shield(asyncio.wrap_future(live.outcome))
+                return await asyncio.shield(heard(live.outcome))
             run = await self.get(id)
             if run.status == "done":
                 return run.result
@@ -222,6 +225,8 @@ class Holdfast:
                 row = await self._read(self._store.get, id)
                 assert row is not None
                 failure = Failure.decode(row.error or b"", f"run {id!r}, its error")
+                if run.status == "parked":
+                    raise _PARKED.get(failure.type, HoldfastError)(failure.message)
                 raise StepFailed(run.workflow, failure.type, failure.message)
             await clock.sleep(POLL_S)
 
@@ -270,8 +275,7 @@ class Holdfast:
         """Unload what still runs, commit what is queued, close the store."""
         if self._closed:
             return
-        for execution in list(self._live.values()):
-            await execution.unload()
+        await self._unload_all()
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
@@ -290,6 +294,8 @@ class Holdfast:
     async def _unload_all(self) -> None:
         for execution in list(self._live.values()):
             await execution.unload()
+        for session in list(self._sessions.values()):
+            await session.unload()
 
     def _close(self) -> None:
         if self._finalizer is not None:
@@ -349,6 +355,7 @@ async def _settle() -> None:
         await asyncio.wait(cancelled, timeout=8)
 
 
+_PARKED: dict[str, type[HoldfastError]] = {"Diverged": Diverged, "CodecError": CodecError}
 _all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
 _workflows: dict[str, weakref.ref[Any]] = {}
 

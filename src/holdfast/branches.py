@@ -66,7 +66,8 @@ class Frame:
 
     def child(self, coro: Any) -> Frame:
         """The frame of a task that is being made here for ``coro``."""
-        label = self.reserved.pop(id(coro), None) or self._label(coro)
+        reserved = self.reserved.pop(id(_given(coro)), None) if self.reserved else None
+        label = reserved or self._label(coro)
         branch = f"{self.branch}/{label}" if self.branch else label
         return Frame(self.run, self.scope, branch, self.view, depth=self.depth + 1, step=self.step)
 
@@ -77,7 +78,7 @@ class Frame:
             for each in listed:
                 if id(each) not in self.reserved and not asyncio.isfuture(each):
                     self.reserved[id(each)] = self._next_label(each)
-            return self.reserved.pop(id(coro))
+            return self.reserved.pop(id(_given(coro)))
         return self._next_label(coro)
 
     def _next_label(self, coro: Any) -> str:
@@ -94,14 +95,24 @@ class Frame:
 
 
 class StepProgress:
-    """What a running step has told about itself."""
+    """What a running step (or nested workflow) has told about itself."""
 
-    __slots__ = ("name", "tokens", "usd")
+    __slots__ = ("kind", "name", "tokens", "usd")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: str) -> None:
         self.name = name
+        self.kind = kind
         self.tokens: int | None = None
         self.usd: float | None = None
+
+
+def _given(coro: Any) -> Any:
+    """What the caller gave asyncio: ``coro`` itself, or the awaitable that asyncio wrapped into it."""
+    if getattr(coro, "__qualname__", "").endswith("_wrap_awaitable"):
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        if frame is not None:
+            return frame.f_locals.get("awaitable", coro)
+    return coro
 
 
 def _listed_by_as_completed() -> list[Any] | None:
@@ -148,6 +159,24 @@ def current_frame() -> Frame | None:
 def frame_of(task: asyncio.Task[Any] | None) -> Frame | None:
     frame: Frame | None = getattr(task, _ATTRIBUTE, None)
     return frame
+
+
+def has_moving_thread(run: LiveRun) -> bool:
+    """Whether a task of ``run`` waits for a thread that is not itself waiting for an outcome. Looks at every task: not cheap."""
+    for task in asyncio.all_tasks(run.loop):
+        frame = frame_of(task)
+        if frame is not None and frame.run is run and not frame.in_thread:
+            if _is_of_executor(getattr(task, "_fut_waiter", None)):
+                return True
+    return False
+
+
+def _is_of_executor(future: Any) -> bool:
+    if any(_is_of_executor(child) for child in getattr(future, "_children", ())):  # a gather
+        return True
+    # asyncio ties the future of a thread pool to its own by callbacks; there is no other sign of it.
+    callbacks = getattr(future, "_callbacks", None) or ()
+    return any(getattr(each[0], "__qualname__", "").startswith("_chain_future.") for each in callbacks)
 
 
 def label(task: asyncio.Task[Any], frame: Frame | None) -> None:
@@ -224,7 +253,8 @@ class LabellingFactory:
 
     def _make(self, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:
         if self._before is not None:
-            return self._before(loop, coro, **kwargs)
+            # uvloop passes options that are None to factories that do not know them yet.
+            return self._before(loop, coro, **{name: value for name, value in kwargs.items() if value is not None})
         return asyncio.Task(coro, loop=loop, **kwargs)
 
 

@@ -18,7 +18,7 @@ from . import clock, codec
 from .branches import Frame, StepProgress
 from .definition import Definition
 from .errors import CodecError, HoldfastError, NotRecorded, StateConflict, StepFailed
-from .run import LiveRun, Pending
+from .run import LiveRun, Pending, scope_of
 from .state import decode_change
 from .store import Checkpoint
 
@@ -64,10 +64,7 @@ class Invocation:
     @property
     def scope(self) -> str:
         """The name of the scope that the body of this call opens."""
-        name = self.definition.name
-        here = f"{name}#{self.n}" if self.key is None else f"{name}[{self.key}]#{self.n}"
-        parts = (self.frame.scope, f"{self.frame.branch}: {here}" if self.frame.branch else here)
-        return " > ".join(part for part in parts if part)
+        return scope_of(self.frame.scope, self.frame.branch, self.definition.name, self.key, self.n)
 
 
 # -- performing ------------------------------------------------------------------------------------------------
@@ -214,7 +211,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         delta=None,
     )
     began = clock.monotonic()
-    progress = StepProgress(definition.name)
+    progress = StepProgress(definition.name, definition.kind)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)

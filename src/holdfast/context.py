@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 _plain_state: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("holdfast_plain_state")
 
 
+def begin_outside() -> dict[str, Any]:
+    """The state of this context outside every run. What is called outside begins it, so that its tasks share it."""
+    try:
+        return _plain_state.get()
+    except LookupError:
+        values: dict[str, Any] = {}
+        _plain_state.set(values)
+        return values
+
+
 def _values() -> dict[str, Any]:
     frame = current_frame()
     if frame is None:
-        try:
-            return _plain_state.get()
-        except LookupError:
-            values: dict[str, Any] = {}
-            _plain_state.set(values)
-            return values
+        return begin_outside()
     if isinstance(frame.view, BodyView):
         frame.view.touch()
     return frame.view.values
@@ -91,7 +96,8 @@ def now() -> datetime:
     """The time, in UTC. In a workflow's body it is that of the last outcome delivered, so it is the same on every resume; in a
     step and outside a run, the machine's."""
     frame = current_frame()
-    ms = clock.now_ms() if frame is None or frame.step is not None else frame.run.delivered_ms
+    in_step = frame is not None and frame.step is not None and frame.step.kind == "step"
+    ms = clock.now_ms() if frame is None or in_step else frame.run.logical_ms(frame.scope)
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
@@ -120,7 +126,7 @@ def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
     frame = current_frame()
     if frame is None:
         return
-    if frame.step is None:
+    if frame.step is None or frame.step.kind != "step":
         raise NotInRun("holdfast.spend() belongs into a step: costs are recorded with the step that caused them")
     if tokens < 0 or usd < 0:
         raise ValueError(f"costs are not negative: tokens={tokens!r}, usd={usd!r}")

@@ -36,6 +36,8 @@ class Definition:
         self.function = function
         self.kind = kind
         self.name = name if name is not None else getattr(function, "__qualname__", "")
+        if version is not None and (not isinstance(version, (str, int)) or version == ""):
+            raise TypeError(f"@{kind} {self.name}: version= must be a non-empty str or an int, got {version!r}")
         self.declared_version = None if version is None else str(version)
         self.key = key
         self.ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
@@ -73,6 +75,8 @@ class Definition:
                     f"@{kind} {self.name}: timeout= needs an async def: a thread cannot be stopped. Make the function async, "
                     "or give the call inside it a timeout of its own."
                 )
+        if self.key is not None and not callable(self.key):
+            raise TypeError(f"@{kind} {self.name}: key= must be a function of the arguments, got {self.key!r}")
         kinds = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
         if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
             raise TypeError(f"@{kind} {self.name}: retry_on= must be an exception class or a tuple of them")
@@ -96,6 +100,16 @@ class Definition:
     @cached_property
     def parameter_types(self) -> codec.Types:
         return codec.Types.of_parameters(self.function)
+
+    @cached_property
+    def of_method(self) -> Definition:
+        """The same for a call on an object or a class, which is no input."""
+        method = object.__new__(Definition)
+        method.__dict__.update(self.__dict__)
+        for worked_out in ("_signature", "_plain"):
+            method.__dict__.pop(worked_out, None)
+        method.is_method = True
+        return method
 
     @cached_property
     def _signature(self) -> inspect.Signature:

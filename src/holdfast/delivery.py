@@ -19,13 +19,16 @@ from typing import Any
 
 _TURNS_MIN = 16
 _THREAD_GRACE_S = 0.05
+_LOOK_AGAIN_S = 0.001
 
 
 class Delivery:
     """The outcomes of one run that wait for their turn."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, must_wait: Callable[[int], bool] = lambda _: False) -> None:
         self._loop = loop
+        self._must_wait = must_wait  # whether something recorded before this ``seq`` has not been asked for yet
+        self._looking = False
         self._ready: list[tuple[int, Callable[[], None]]] = []
         self._held: set[int] = set()
         self._threads = 0  # threads that were handed an outcome and have not come to rest
@@ -73,9 +76,18 @@ class Delivery:
             return
         if self._held and min(self._held) < self._ready[0][0]:
             return
+        if self._must_wait(self._ready[0][0]):
+            if not self._looking:
+                self._looking = True
+                self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
+            return
         _, deliver = heapq.heappop(self._ready)
         self._turns = 0
         deliver()
+        self._turn_on()
+
+    def _look_again(self) -> None:
+        self._looking = False
         self._turn_on()
 
     def follow_thread(self, task: asyncio.Task[Any] | None) -> Callable[[], None]:

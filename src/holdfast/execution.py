@@ -51,6 +51,13 @@ def unlabelled_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T
     return asyncio.Task(coro, loop=loop, name=name, context=context)
 
 
+def heard(outcome: concurrent.futures.Future[T]) -> asyncio.Future[T]:
+    """An outcome to wait for here. Who waits may be cancelled before it comes; then it is not reported as lost."""
+    waiting = asyncio.wrap_future(outcome)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return waiting
+
+
 class Execution:
     """``outcome`` holds the result, or the public error, and may be waited for from any loop."""
 
@@ -87,7 +94,7 @@ class Execution:
         """Wait for the outcome; if the last one waiting is cancelled, the run is unloaded first."""
         self.waiters += 1
         try:
-            return await asyncio.shield(asyncio.wrap_future(self.outcome))
+            return await asyncio.shield(heard(self.outcome))
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.detached and not self.outcome.done():
                 await self.unload()
@@ -105,7 +112,7 @@ class Execution:
             await asyncio.wait({driver})
         else:
             self.loop.call_soon_threadsafe(driver.cancel)
-            await asyncio.wait({asyncio.wrap_future(self.outcome)})
+            await asyncio.wait({heard(self.outcome)})
 
     async def _drive(self) -> None:
         try:
@@ -381,7 +388,7 @@ class Execution:
                 self.id,
                 unclaimed,
             )
-        log.info("run %s: %s; %d steps executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
+        log.info("run %s: %s; steps: %d executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
         if error is not None:
             raise error
         return value

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .branches import Frame
 
 
+_PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
+
+
 class Stop(BaseException):
     """What carries a public error out of a run past every ``except Exception``; ``hf.run`` raises the error inside."""
 
@@ -35,10 +38,16 @@ class Records:
         self._claimed: set[int] = set()
         self._at: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}
         self._of_name: dict[tuple[str, str, str], list[Checkpoint]] | None = None
+        self._missing: list[Checkpoint] | None = None
         self._retried = {_place(row) for row in rows if row.seq in ignored}
+        self._retried_from = min(ignored, default=None)
         for row in rows:
-            if row.seq not in ignored and row.kind != "save":
+            if row.kind != "save":
                 self.add(row)
+        for row in rows:
+            # The last row of a place speaks for it: behind a failure tried anew stands no earlier failure.
+            if row.seq in ignored and self._at.get(_place(row)) is row:
+                del self._at[_place(row)]
 
     def add(self, row: Checkpoint) -> None:
         """A later row of the same place (a failure tried anew) replaces the earlier one."""
@@ -59,11 +68,13 @@ class Records:
         if here is not None and _fits(here, version, fingerprint) and here.seq not in self._claimed:
             self._claimed.add(here.seq)
             return here
+        if here is None:
+            return None  # it was in flight; a later call with the same inputs keeps its own record
         for row in self._named(frame.scope, frame.branch, name):
             if row.seq not in self._claimed and _fits(row, version, fingerprint):
                 self._claimed.add(row.seq)
                 return row
-        if here is not None and not _fits(here, version, fingerprint):
+        if not _fits(here, version, fingerprint):
             raise Diverged(_divergence(here, name, version))
         return None
 
@@ -84,6 +95,38 @@ class Records:
                     del self._at[place]
         self._of_name = None
 
+    def _expected(self) -> list[Checkpoint]:
+        """The records the program will ask for, last first: not those inside a finished call, which stands for them.
+
+        Behind a failure that ended the run everything may go another way, now that it is tried anew.
+        """
+        closed = {scope_of(row.scope, row.branch, row.name, row.key, row.n) for row in self._at.values()}
+        found = [
+            row
+            for row in self._at.values()
+            if (self._retried_from is None or row.seq < self._retried_from)
+            and not (row.scope and any(scope in closed for scope in enclosing(row.scope)))
+        ]
+        return sorted(found, key=lambda row: -row.seq)
+
+    def missing_before(self, seq: int) -> Checkpoint | None:
+        """The first record before ``seq`` that the program has not asked for yet."""
+        if self._missing is None:
+            self._missing = self._expected()
+        while self._missing:
+            row = self._missing[-1]
+            if row.seq >= seq:
+                return None
+            if row.seq not in self._claimed and self._at.get(_place(row)) is row:
+                return row
+            self._missing.pop()
+        return None
+
+    def give_up(self, row: Checkpoint) -> None:
+        """The program seems not to ask for ``row`` any more; nothing waits for it."""
+        if self._missing and self._missing[-1] is row:
+            self._missing.pop()
+
     @property
     def unclaimed(self) -> list[Checkpoint]:
         return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
@@ -91,6 +134,18 @@ class Records:
 
 def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
     return row.scope, row.branch, row.name, row.key, row.n
+
+
+def scope_of(scope: str, branch: str, name: str, key: str | None, n: int) -> str:
+    """The name of the scope that the body of a call opens."""
+    here = f"{name}#{n}" if key is None else f"{name}[{key}]#{n}"
+    return " > ".join(part for part in (scope, f"{branch}: {here}" if branch else here) if part)
+
+
+def enclosing(scope: str) -> list[str]:
+    """``scope`` and all that it is inside of, outermost first."""
+    parts = scope.split(" > ")
+    return [" > ".join(parts[: k + 1]) for k in range(len(parts))]
 
 
 def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
@@ -165,8 +220,11 @@ class LiveRun:
         self.records = Records(rows, ignored or set())
         self.recorded_until = rows[-1].seq if rows else 0
         self.delivered = 0
-        self.delivered_ms = row.created_ms  # the logical time that now() tells in the workflow's body
-        self.delivery = Delivery(loop)
+        self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
+        self.delivery = Delivery(loop, self._must_wait)
+        self._awaited: Checkpoint | None = None
+        self._awaited_since = 0.0
+        self._patience_s = _PATIENCE_S
         self.stop: Stop | None = None
         self.finished = False
         self.tasks = 1  # live tasks of the run, the root (task or thread) among them
@@ -295,7 +353,8 @@ class LiveRun:
     def record(self, row: Checkpoint, change: dict[str, Any] | None, deliver: Callable[[], None]) -> None:
         """Number a row, send it to be committed, and have ``deliver`` called once it is and its turn has come."""
         self.check()
-        body = self.view.carry(self.delivered)
+        # Not on the rows inside a call: these are no longer read once it is finished.
+        body = None if row.scope else self.view.carry(self.delivered)
         if change or body:
             where = f"the state change of step {row.name!r}"
             row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
@@ -332,13 +391,50 @@ class LiveRun:
         def turn() -> None:
             if not row.scope:
                 self.delivered = max(self.delivered, row.seq)
-            self.delivered_ms = max(self.delivered_ms, row.started_ms + int(row.duration_ms))
+            ended = row.started_ms + int(row.duration_ms)
+            self._delivered_ms[row.scope] = max(self._delivered_ms.get(row.scope, 0), ended)
             deliver()
 
         if self.tasks == 1:
             turn()
         else:
             self.delivery.push(row.seq, turn)
+
+    def logical_ms(self, scope: str) -> int:
+        """The time that now() tells a workflow's body in ``scope``.
+
+        The insides of other calls are left out: once these are finished, a resume does not live through them again.
+        """
+        told = self._delivered_ms
+        return max(told[""], *(told.get(outer, 0) for outer in enclosing(scope))) if scope else told[""]
+
+    def _must_wait(self, seq: int) -> bool:
+        """Whether an earlier record has not been asked for, although the code seems to be at rest.
+
+        Then a thread, a timer or a socket of the program is still on its way to that call, or the code has changed. Threads
+        are waited for; the others for about as long as they took before, and within the run's patience.
+        """
+        row = self.records.missing_before(seq)
+        if row is None:
+            self._awaited = None
+            return False
+        now = self.loop.time()
+        if row is not self._awaited:
+            self._awaited, self._awaited_since = row, now
+        if branches.has_moving_thread(self):
+            return True
+        waited = now - self._awaited_since
+        if waited < min(self._usual_s(row), self._patience_s):
+            return True
+        self._patience_s -= waited
+        self._awaited = None
+        self.records.give_up(row)
+        return self._must_wait(seq)
+
+    def _usual_s(self, row: Checkpoint) -> float:
+        """How long after its start a process came to this call, and half as much again."""
+        first = min(each.started_ms for each in self.records.rows if each.epoch == row.epoch)
+        return 1.5 * (row.started_ms - first) / 1000 + 0.25
 
     def settled(self, pending: Pending, error: BaseException | None = None) -> None:
         self._pendings.discard(pending)

@@ -10,7 +10,7 @@ from warnings import warn
 
 from . import clock, codec, delta, lease
 from .definition import PYTHON
-from .errors import Busy, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
+from .errors import Busy, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
 from .run import blank_row
 from .state import Change, encode_change, replay
 from .store import Checkpoint, Finish, RunRow
@@ -36,21 +36,54 @@ class Session:
         self._initial = initial
         self._row: RunRow | None = None
         self._lost: HoldfastError | None = None
+        self._given_up = False
+        self._saving = asyncio.Lock()
         self.state: dict[str, Any] = {}
 
     async def __aenter__(self) -> Session:
         if self._row is not None:
             raise HoldfastError(f"session {self.id!r} is open already")
-        self._journal = self._home._journal
-        row, rows = await self._claim()
-        initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
-        self.state = replay(initial, rows)
-        self._saved = delta.copy(self.state)
+        home = self._home
+        with home._lock:
+            if self.id in home._session_ids:
+                raise Busy(
+                    f"session {self.id!r} is open already in this process; share the one object, or close it first"
+                )
+            home._session_ids.add(self.id)
+        try:
+            self._journal = home._journal
+            row, rows = await self._claimed()
+            try:
+                self.state = self._restored(row, rows)
+                self._saved = delta.copy(self.state)
+            except BaseException:
+                await self._hand_back(row)
+                raise
+        except BaseException:
+            home._session_ids.discard(self.id)
+            raise
         self._seq = rows[-1].seq if rows else 0
         self._row = row
         self._lost = None
-        self._home._sessions[row.no] = self
+        home._sessions[row.no] = self
         return self
+
+    def _restored(self, row: RunRow, rows: list[Checkpoint]) -> dict[str, Any]:
+        initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
+        return replay(initial, rows)
+
+    async def _claimed(self) -> tuple[RunRow, list[Checkpoint]]:
+        """The session's row, now ours. Who gives up meanwhile leaves no lease that the heartbeat would prolong."""
+        self._given_up = False
+        claiming = asyncio.ensure_future(self._claim())
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            self._given_up = True
+            await asyncio.wait({claiming})
+            if not claiming.cancelled() and claiming.exception() is None:
+                await self._hand_back(claiming.result()[0])
+            raise
 
     async def _claim(self) -> tuple[RunRow, list[Checkpoint]]:
         home, store = self._home, self._home._store
@@ -83,10 +116,8 @@ class Session:
                 raise StoreError(f"{store.url}: session {self.id!r} is gone while it was being opened; open it again")
             if row.workflow:
                 raise Mismatch(f"{self.id!r} is a run of workflow {row.workflow!r}, not a session; choose another id")
-            if row.no in home._sessions:
-                raise Busy(
-                    f"session {self.id!r} is open already in this process; share the one object, or close it first"
-                )
+            if self._given_up:
+                raise asyncio.CancelledError
             dead = row.owner is not None and row.owner != home.owner and lease.is_dead(row.owner)
             if row.owner is None or row.owner == home.owner or dead or row.lease_until_ms <= store.now_ms():
                 died = row.owner is not None and row.owner != home.owner
@@ -95,7 +126,11 @@ class Session:
                     lambda: store.claim(row.no, row.epoch, owner=home.owner, ttl_ms=lease.TTL_MS, died=died)  # noqa: B023
                 )
                 if claimed is not None:
-                    rows = await home._read(store.load, row.no)
+                    try:
+                        rows = await home._read(store.load, row.no)
+                    except BaseException:
+                        await self._hand_back(claimed)
+                        raise
                     if died:
                         log.warning("session %s: taken over from %s", self.id, lease.process_of(row.owner or ""))
                     else:
@@ -107,26 +142,27 @@ class Session:
     async def save(self) -> None:
         """Commit what changed since the last save, as one checkpoint. Raises ``Fenced`` if the session was taken over,
         ``CodecError`` naming the place of a value that cannot be stored, ``StoreError``."""
-        row = self._open_row()
-        changed = delta.diff(self._saved, self.state)
-        if changed is None:
-            return
-        checkpoint = blank_row(row.no, row.epoch, kind="save")
-        checkpoint.delta = encode_change(Change(body=changed, after=self._seq), f"session {self.id!r}")
-        saved = delta.copy(self.state)
-        self._seq += 1
-        checkpoint.seq = self._seq
-        checkpoint.checksum = checkpoint.compute_checksum()
-        try:
-            await self._committed(checkpoint)
-        except Fenced:
-            self._lost = Fenced(f"session {self.id!r} was taken over by another owner; this save was refused")
-            log.error("session %s: fenced", self.id)
-            raise self._lost from None
-        except StoreError as error:
-            self._lost = error
-            raise
-        self._saved = saved
+        async with self._saving:
+            row = self._open_row()
+            changed = delta.diff(self._saved, self.state)
+            if changed is None:
+                return
+            checkpoint = blank_row(row.no, row.epoch, kind="save")
+            checkpoint.delta = encode_change(Change(body=changed, after=self._seq), f"session {self.id!r}")
+            # From here on the row is under way, also if whoever waits for it is cancelled.
+            self._saved = delta.copy(self.state)
+            self._seq += 1
+            checkpoint.seq = self._seq
+            checkpoint.checksum = checkpoint.compute_checksum()
+            try:
+                await self._committed(checkpoint)
+            except Fenced:
+                self._lost = Fenced(f"session {self.id!r} was taken over by another owner; this save was refused")
+                log.error("session %s: fenced", self.id)
+                raise self._lost from None
+            except StoreError as error:
+                self._lost = error
+                raise
 
     def _open_row(self) -> RunRow:
         if self._row is None:
@@ -139,18 +175,37 @@ class Session:
         row, self._row = self._row, None
         if row is None:
             return
-        self._home._sessions.pop(row.no, None)
-        if self._lost is None:
-            if kind is None and delta.diff(self._saved, self.state) is not None:
-                warn(
-                    f"session {self.id!r} was closed with changes that were not saved; await session.save() first",
-                    NotRecorded,
-                    stacklevel=2,
-                )
-            try:
-                await self._committed(Finish(run_no=row.no, epoch=row.epoch, status="waiting"))
-            except HoldfastError as lost:
-                log.warning("session %s: its lease could not be handed back: %s", self.id, lost)
+        try:
+            if self._lost is None:
+                if kind is None and self._is_unsaved():
+                    warn(
+                        f"session {self.id!r} was closed with changes that were not saved; await session.save() first",
+                        NotRecorded,
+                        stacklevel=2,
+                    )
+                await self._hand_back(row)
+        finally:
+            self._home._sessions.pop(row.no, None)
+            self._home._session_ids.discard(self.id)
+
+    def _is_unsaved(self) -> bool:
+        try:
+            return delta.diff(self._saved, self.state) is not None
+        except CodecError:
+            return True
+
+    async def _hand_back(self, row: RunRow) -> None:
+        try:
+            await self._committed(Finish(run_no=row.no, epoch=row.epoch, status="waiting"))
+        except HoldfastError as lost:
+            log.warning("session %s: its lease could not be handed back: %s", self.id, lost)
+
+    async def unload(self) -> None:
+        """The ``Holdfast`` is being closed: hand the session back; it saves nothing more."""
+        row = self._row
+        if row is not None and self._lost is None:
+            self._lost = HoldfastError(f"session {self.id!r}: its Holdfast was closed; open the session again")
+            await self._hand_back(row)
 
     def renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
         """Told by the heartbeat, on the journal's thread."""
@@ -159,4 +214,5 @@ class Session:
             self._lost = Fenced(f"session {self.id!r} was taken over by another owner")
 
     async def _committed(self, row: RunRow | Checkpoint | Finish) -> Any:
+        self._home._check_open()
         return await self._journal.committed(row, asyncio.get_running_loop())

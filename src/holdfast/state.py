@@ -113,6 +113,8 @@ class BodyView(View):
         if self._carried is None:
             return None
         self._read_on(delivered)
+        if self._chunks:
+            return None  # recorded rows further on carry what the body is just doing again
         chunk = delta.diff(self._carried, self.values)
         if chunk:
             delta.apply(self._carried, chunk, check=False)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import update_wrapper
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
-from . import codec, threads
+from . import codec, context, threads
 from .branches import Frame, current_frame, entered, frame_of
 from .calls import Invocation, perform
 from .definition import Definition
@@ -38,9 +38,10 @@ class _Awaitable(Coroutine[Any, Any, R_co]):
         self._instance = instance
         self._args = args
         self._kwargs = kwargs
-        self._coro: Coroutine[Any, Any, R_co] | None = None
+        self._coro: Coroutine[Any, Any, R_co] | None = _NEVER  # a call that is refused here needs no warning besides
         frame = current_frame()
         self._invocation = None if frame is None else Invocation(definition, instance, frame, args, kwargs)
+        self._coro = None
 
     def __getattr__(self, name: str) -> str:
         # As the coroutine it stands for has them; a class cannot have a property of this name.
@@ -52,8 +53,12 @@ class _Awaitable(Coroutine[Any, Any, R_co]):
 
     def _started(self) -> Coroutine[Any, Any, R_co]:
         if self._coro is None:
-            call = self._invocation
-            self._coro = self._body() if call is None else _drive(call, self._body)
+            call, self._coro = self._invocation, _NEVER
+            if call is None:
+                context.begin_outside()
+                self._coro = self._body()
+            else:
+                self._coro = _drive(call, self._body)
         return self._coro
 
     def _body(self) -> Coroutine[Any, Any, Any]:
@@ -139,6 +144,7 @@ class Call(_Awaitable[R_co]):
 
     def _started(self) -> Coroutine[Any, Any, R_co]:
         if not self._definition.is_async:
+            self._coro = _NEVER
             raise TypeError(
                 f"workflow {self._definition.name!r} is a plain def, so what bind() gives cannot be awaited: hand it to "
                 "hf.run(…), or call the workflow itself"
@@ -170,23 +176,40 @@ class _Decorated(Generic[P, R]):
 
     _definition: Definition
     _instance: Any
+    _owner: type | None  # the class it was looked up on; its instance may then be the first argument
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
         self._instance = None
+        self._owner = None
         update_wrapper(cast("Callable[..., Any]", self), definition.function)
         if definition.is_async:
             _mark_as_coroutine_function(self)
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        if not isinstance(inspect.getattr_static(owner, name, None), staticmethod):
-            self._definition.is_method = True
-
-    def _bound_to(self, instance: Any) -> Any:
+    def _looked_up(self, instance: Any, owner: type | None) -> Any:
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
-        bound._instance = instance
+        if instance is None:
+            bound._owner = owner
+        else:
+            bound._instance, bound._definition = instance, self._definition.of_method
         return bound
+
+    def _of_call(self, args: tuple[Any, ...]) -> tuple[Definition, Any, tuple[Any, ...]]:
+        """What is called, on what, with what: the object or class that a method is called on is no input."""
+        if self._instance is None and args and self._is_on(args[0]):
+            return self._definition.of_method, args[0], args[1:]
+        return self._definition, self._instance, args
+
+    def _is_on(self, first: Any) -> bool:
+        """Whether the first argument is what a method is called on: ``Agent.think(ada, …)``, or a ``@classmethod`` as
+        Python 3.13 binds it."""
+        if self._owner is not None and isinstance(first, self._owner):
+            return True
+        if not isinstance(first, type):
+            return False
+        found = inspect.getattr_static(first, self._definition.function.__name__, None)
+        return isinstance(found, classmethod) and getattr(found.__func__, "_definition", None) is self._definition
 
     def __repr__(self) -> str:
         return f"<{self._definition.kind} {self._definition.name}>"
@@ -194,35 +217,35 @@ class _Decorated(Generic[P, R]):
 
 class AsyncStep(_Decorated[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> StepCall[R]:
-        return StepCall(self._definition, self._instance, args, kwargs)
+        return StepCall(*self._of_call(args), kwargs)
 
     @overload
     def __get__(self, obj: None, owner: type | None = None) -> AsyncStep[P, R]: ...
     @overload
     def __get__(self: AsyncStep[Concatenate[S, P2], R], obj: S, owner: type | None = None) -> AsyncStep[P2, R]: ...
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        return self if obj is None else self._bound_to(obj)
+        return self._looked_up(obj, owner)
 
 
 class PlainStep(_Decorated[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return cast("R", _call_plain(self._definition, self._instance, args, kwargs))
+        return cast("R", _call_plain(*self._of_call(args), kwargs))
 
     @overload
     def __get__(self, obj: None, owner: type | None = None) -> PlainStep[P, R]: ...
     @overload
     def __get__(self: PlainStep[Concatenate[S, P2], R], obj: S, owner: type | None = None) -> PlainStep[P2, R]: ...
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        return self if obj is None else self._bound_to(obj)
+        return self._looked_up(obj, owner)
 
 
 class AsyncWorkflow(_Decorated[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        return Call(self._definition, self._instance, args, kwargs)
+        return Call(*self._of_call(args), kwargs)
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """The same as calling it; plain ``def`` workflows have only this."""
-        return Call(self._definition, self._instance, args, kwargs)
+        return Call(*self._of_call(args), kwargs)
 
     @overload
     def __get__(self, obj: None, owner: type | None = None) -> AsyncWorkflow[P, R]: ...
@@ -231,16 +254,16 @@ class AsyncWorkflow(_Decorated[P, R]):
         self: AsyncWorkflow[Concatenate[S, P2], R], obj: S, owner: type | None = None
     ) -> AsyncWorkflow[P2, R]: ...
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        return self if obj is None else self._bound_to(obj)
+        return self._looked_up(obj, owner)
 
 
 class PlainWorkflow(_Decorated[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return cast("R", _call_plain(self._definition, self._instance, args, kwargs))
+        return cast("R", _call_plain(*self._of_call(args), kwargs))
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """A call to be run durably: ``hf.run(review.bind("A-17"), id=…)``."""
-        return Call(self._definition, self._instance, args, kwargs)
+        return Call(*self._of_call(args), kwargs)
 
     @overload
     def __get__(self, obj: None, owner: type | None = None) -> PlainWorkflow[P, R]: ...
@@ -249,7 +272,7 @@ class PlainWorkflow(_Decorated[P, R]):
         self: PlainWorkflow[Concatenate[S, P2], R], obj: S, owner: type | None = None
     ) -> PlainWorkflow[P2, R]: ...
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        return self if obj is None else self._bound_to(obj)
+        return self._looked_up(obj, owner)
 
 
 def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -276,7 +299,7 @@ def _mark_as_coroutine_function(decorated: Any) -> None:
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(decorated)
     else:
-        decorated._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+        decorated._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _StepDecorator:
@@ -286,7 +309,7 @@ class _StepDecorator:
         self._options = options
 
     @overload  # An async function is a Callable too; the first overload that fits is the exact one.
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def __call__(self, function: Callable[P, R]) -> PlainStep[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
@@ -295,7 +318,7 @@ class _StepDecorator:
 
 
 @overload
-def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
 @overload
 def step(function: Callable[P, R], /) -> PlainStep[P, R]: ...
 @overload
@@ -329,7 +352,7 @@ class _WorkflowDecorator:
         self._options = options
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def __call__(self, function: Callable[P, R]) -> PlainWorkflow[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
@@ -338,7 +361,7 @@ class _WorkflowDecorator:
 
 
 @overload
-def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
 @overload
 def workflow(function: Callable[P, R], /) -> PlainWorkflow[P, R]: ...
 @overload

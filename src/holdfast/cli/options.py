@@ -1,0 +1,49 @@
+"""The options that every command takes, and the store they name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from holdfast import app
+from holdfast.cli.problems import Problem
+from holdfast.store.urls import parse_url
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shared(function: F) -> F:
+    """``--store`` and ``--json``."""
+    function = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")(function)
+    return click.option(
+        "--store",
+        metavar="URL",
+        help="Where the runs are kept: a path or URL. [default: $HOLDFAST_URL, else holdfast.db]",
+    )(function)
+
+
+@contextmanager
+def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast]:
+    """The store that the line names. ``existing``: only looking at a file that is not there would make one."""
+    url = store or os.environ.get("HOLDFAST_URL") or app.DEFAULT_URL
+    target = parse_url(url)
+    if existing and target.kind == "sqlite" and not Path(target.place).exists():
+        raise Problem(
+            f"there is no store at {target.place}. Name the one you mean with --store, or in the environment as "
+            "HOLDFAST_URL."
+        )
+    hf = app.open(url)
+    try:
+        yield hf
+    finally:
+        hf.close()
+
+
+def store_hint(store: str | None) -> str:
+    """What has to follow a command to reach the same store."""
+    return f" --store {store}" if store else ""

@@ -1,0 +1,126 @@
+"""What must hold when a run was killed and resumed: read from the store, and compared with the ledger outside of it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from holdfast import codec
+from holdfast.records import Failure
+from holdfast.store import Checkpoint, RunRow, Store
+
+from .ledger import Event, place_of
+from .zygote import Reply
+
+
+def problems_of(store: Store, events: list[Event], replies: list[Reply], plain: Reply) -> list[str]:
+    """What is wrong, in sentences; empty if all is well. ``plain`` is how a run ended that nobody killed."""
+    problems = _of_outcomes(events, replies, plain)
+    runs = store.runs(status=None, workflow=None, limit=1_000_000, after=None)
+    for run in reversed(runs):
+        mine = [event for event in events if event.run_no == run.no]
+        rows = store.load(run.no)
+        epochs = [claim.epoch for claim in store.claims(run.no)]
+        found = [*_of_rows(rows), *_of_epochs(run, rows, epochs, mine), *_of_acknowledged(rows, mine)]
+        found += _of_executions(rows, mine, _retried(rows, run, mine))
+        problems += [f"run {run.id!r}: {each}" for each in found]
+    known = {run.no for run in runs}
+    lost = {event.run_no for event in events if event.run_no and event.what != "began"} - known
+    return problems + [f"run number {no} was acknowledged and is not in the store" for no in sorted(lost)]
+
+
+def _of_outcomes(events: list[Event], replies: list[Reply], plain: Reply) -> list[str]:
+    problems = []
+    meant = {event.process for event in events if event.what == "killed"}
+    for process, reply in enumerate(replies, 1):
+        if reply.killed and process in meant:
+            continue
+        if reply.status != 0:
+            problems.append(f"process {process} died of its own: exit status {reply.status}")
+        elif (reply.result, reply.failed) != (plain.result, plain.failed):
+            problems.append(f"process {process} ended with {_told(reply)}; a run nobody killed, with {_told(plain)}")
+    return problems
+
+
+def _told(reply: Reply) -> str:
+    if reply.failed is not None:
+        return reply.failed
+    return "nothing" if reply.result is None else repr(codec.readable(reply.result))
+
+
+def _of_rows(rows: list[Checkpoint]) -> list[str]:
+    problems = []
+    seqs = [row.seq for row in rows]
+    if seqs != list(range(1, len(rows) + 1)):
+        problems.append(f"seq has a gap: {seqs}")
+    epochs = [row.epoch for row in rows]
+    if epochs != sorted(epochs):
+        problems.append(f"epochs fall from one row to the next: {epochs}")
+    wrong = [row.seq for row in rows if row.checksum != row.compute_checksum()]
+    if wrong:
+        problems.append(f"checksums do not fit: seq {wrong}")
+    return problems
+
+
+def _of_epochs(run: RunRow, rows: list[Checkpoint], claims: list[int], events: list[Event]) -> list[str]:
+    problems = []
+    if claims != list(range(1, len(claims) + 1)) or (run.status != "cancelled" and claims[-1:] != [run.epoch]):
+        problems.append(f"the epochs of its claims are {claims}, the run's is {run.epoch}")
+    if rows and rows[-1].epoch > run.epoch:
+        problems.append(f"a row has epoch {rows[-1].epoch}, the run {run.epoch}")
+    if run.owner is not None:
+        problems.append(f"it still has an owner: {run.owner}")
+    ended = {event.epoch for event in events if event.what == "finished"}
+    # Whoever was followed by another owner without having handed the run back was killed.
+    died = [epoch for epoch in claims[:-1] if epoch not in ended]
+    if run.deaths != len(died):
+        problems.append(f"{len(died)} owners of it were killed, it counts {run.deaths} deaths")
+    return problems
+
+
+def _of_acknowledged(rows: list[Checkpoint], events: list[Event]) -> list[str]:
+    problems = []
+    checksums = {(row.seq, row.epoch): row.checksum for row in rows}
+    places = {(place_of(row), row.epoch) for row in rows}
+    for event in events:
+        if event.what == "committed" and checksums.get((event.seq, event.epoch)) != event.checksum:
+            problems.append(f"the commit of seq {event.seq} ({event.place}) was acknowledged, and is lost or changed")
+        if event.what == "acked" and (event.place, event.epoch) not in places:
+            problems.append(f"{event.place} returned in process {event.process}, and its row is lost")
+    return problems
+
+
+def _retried(rows: list[Checkpoint], run: RunRow, events: list[Event]) -> set[int]:
+    """The seqs of failures that may be executed anew: those that ended the run, and those inside an outer step that is."""
+    retried = {row.seq for row in rows if row.scope and row.status != "done"}
+    if run.error is not None:
+        retried |= set(Failure.decode(run.error, f"run {run.id!r}").seqs)
+    failed = [event.epoch for event in events if event.what == "finished" and event.status == "failed"]
+    if failed:
+        retried |= {row.seq for row in rows if row.status != "done" and row.epoch <= max(failed)}
+    return retried
+
+
+def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int]) -> list[str]:
+    problems = []
+    began = Counter((event.place, event.epoch) for event in events if event.what == "began")
+    attempts: Counter[tuple[str, int]] = Counter()
+    epochs: defaultdict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        if row.kind != "save":
+            attempts[place_of(row), row.epoch] += row.attempts
+    for place, epoch in began:
+        epochs[place].append(epoch)
+    for row in rows:
+        if row.kind == "save":
+            continue
+        place = place_of(row)
+        told = f"{place} (seq {row.seq}, {row.status})"
+        if began[place, row.epoch] != attempts[place, row.epoch] and row.seq not in retried:
+            problems.append(
+                f"{told} was recorded under epoch {row.epoch} with {attempts[place, row.epoch]} attempts, and executed "
+                f"{began[place, row.epoch]} times"
+            )
+        again = [epoch for epoch in epochs[place] if epoch > row.epoch]
+        if again and row.seq not in retried:
+            problems.append(f"{told} was committed under epoch {row.epoch}, and executed again under epoch {again[0]}")
+    return problems

@@ -1,0 +1,103 @@
+"""Each example, run as a newcomer would: killed in the middle, started again; what it did is what it printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TIMEOUT_S = 60
+
+
+class Example:
+    def __init__(self, name: str, folder: Path, *args: str) -> None:
+        self.command = [sys.executable, str(EXAMPLES / name), *args]
+        self.folder = folder
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+
+    def killed_at(self, cue: str) -> list[str]:
+        """What it printed until it was killed, where it printed ``cue``."""
+        process = subprocess.Popen(
+            self.command, cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        seen = []
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                seen.append(line.rstrip("\n"))
+                if cue in line:
+                    break
+        finally:
+            process.kill()
+            rest, _ = process.communicate()
+        assert seen and cue in seen[-1], f"it ended without saying {cue!r}: {seen}"
+        return seen + rest.splitlines()
+
+    def finished(self) -> list[str]:
+        done = subprocess.run(
+            self.command, cwd=self.folder, env=self.environ, capture_output=True, encoding="utf-8", timeout=TIMEOUT_S
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("loan.py", "low risk (score 514, 14 pages)"),
+        ("loan_session.py", "low risk (score 514, 2 documents)"),
+    ],
+)
+def test_the_loan_is_not_parsed_twice(name: str, result: str, tmp_path: Path) -> None:
+    example = Example(name, tmp_path)
+    first = example.killed_at("assessing risk")
+    assert sorted(first) == ["assessing risk", "checking credit of A-17", "parsing A-17"]
+    assert example.finished() == ["assessing risk", result]
+    assert example.finished() == [result]
+
+
+@pytest.mark.crash
+def test_the_agent_hears_of_its_failed_tool_again_without_calling_it(tmp_path: Path) -> None:
+    example = Example("agent_loop.py", tmp_path)
+    first = example.killed_at("tool: calculate")
+    assert first == [
+        "model: turn 1",
+        "tool: search",
+        "model: turn 2",
+        "tool: convert",
+        "model: turn 3",
+        "tool: calculate",
+    ]
+    answer = "The Zugspitze is 2962 m high, which is about 9718 feet."
+    costs = "7 steps, 920 tokens, $0.008"  # of both processes
+    assert example.finished() == ["tool: calculate", "model: turn 4", answer, costs]
+    assert example.finished() == [answer, costs]
+
+
+@pytest.mark.crash
+def test_each_file_is_digested_once_but_those_in_hand(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number:03}.txt").write_text(f"file number {number}\n")
+    example = Example("folder_digest.py", tmp_path, str(folder))
+    first = example.killed_at("digested 100.txt")
+    *second, result = example.finished()
+    assert result.startswith("200 files, 600 words, ")
+    assert {*first, *second} == {f"digested {number:03}.txt" for number in range(200)}
+    twice = set(first) & set(second)
+    assert len(twice) <= 8, "only what was in hand is done again"
+    untouched = Example("folder_digest.py", tmp_path / "texts", str(folder))
+    *_, whole = untouched.finished()
+    assert whole == result
+    assert example.finished() == [result]
+
+
+def test_every_example_is_tested_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in source] == []

@@ -1,0 +1,247 @@
+"""Bugs planted in what a crash rests on: poison, fence, commit order, group commit, leases, checksums, history."""
+
+from __future__ import annotations
+
+from .plant import Plant
+
+PROMISES = "tests/crash/test_promises.py::"
+ERRORS = "tests/crash/test_store_errors.py::"
+OWNERS = "tests/crash/test_owners.py::"
+SWEEP = "tests/crash/test_sweep.py::"
+SUITE = "tests/store/test_store_suite.py"
+
+PLANTED = [
+    # -- what must stop a run ------------------------------------------------------------------------------
+    Plant(
+        "a step of a poisoned run starts anyway",
+        "src/holdfast/run.py",
+        "        if self.stop is not None:\n            raise Stop(self.stop.error)\n        if self.finished:",
+        "        if self.finished:",
+        [PROMISES + "test_a_fenced_owner_writes_nothing_and_starts_nothing"],
+    ),
+    # -- the fence -----------------------------------------------------------------------------------------
+    Plant(
+        "the fence of SQLite does not look at the epoch",
+        "src/holdfast/store/queries.sql",
+        "WHERE r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL",
+        "WHERE r.no = v.column1 AND r.owner IS NOT NULL",
+        [SUITE + "::TestSQLite", PROMISES + "test_a_fenced_owner_writes_nothing_and_starts_nothing"],
+    ),
+    Plant(
+        "the fence of SQLite does not look at the owner",
+        "src/holdfast/store/queries.sql",
+        "WHERE r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL",
+        "WHERE r.no = v.column1 AND r.epoch = v.column3",
+        [SUITE + "::TestSQLite"],
+    ),
+    Plant(
+        "the fence of the memory store does not look at the epoch",
+        "src/holdfast/store/memory.py",
+        "if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:",
+        "if run is None:",
+        [SUITE + "::TestMemory", PROMISES + "test_a_fenced_owner_writes_nothing_and_starts_nothing"],
+    ),
+    Plant(
+        "a claim leaves the epoch as it is",
+        "src/holdfast/store/queries.sql",
+        "UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running'",
+        "UPDATE run SET owner = :owner, status = 'running'",
+        [SUITE + "::TestSQLite"],
+    ),
+    Plant(
+        "a claim takes a run whose epoch has moved on",
+        "src/holdfast/store/queries.sql",
+        "WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
+        "WHERE no = :no AND status NOT IN ('done', 'cancelled')",
+        [SUITE + "::TestSQLite"],
+    ),
+    Plant(
+        "what the fence refused is acknowledged",
+        "src/holdfast/journal.py",
+        "        if row.run_no in committed.fenced:\n",
+        "        if row.run_no in ():\n",
+        [PROMISES + "test_a_fenced_owner_writes_nothing_and_starts_nothing"],
+    ),
+    # -- durable before the next line ----------------------------------------------------------------------
+    Plant(
+        "acknowledged before it is committed",
+        "src/holdfast/journal.py",
+        """        committed = Committed()
+        if self._failed is None:
+            try:
+                committed = self.store.commit(_batch(entries))
+            except Exception as error:
+                self._failed = error
+        finished""",
+        """        committed = Committed()
+        early = [entry for entry in entries if isinstance(entry.row, Checkpoint)]
+        for entry in early:
+            self._ports[entry.loop].post([(entry, None, None)])
+        if self._failed is None:
+            try:
+                committed = self.store.commit(_batch(entries))
+            except Exception as error:
+                self._failed = error
+        entries = [entry for entry in entries if entry not in early]
+        finished""",
+        [PROMISES + "test_a_step_returns_when_it_is_committed_and_not_before", SWEEP + "test_sequential"],
+    ),
+    Plant(
+        "rows of a run are written in another order",
+        "src/holdfast/journal.py",
+        "SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()",
+        "Any = __import__('queue').LifoQueue()",
+        [PROMISES + "test_rows_are_written_in_the_order_of_seq"],
+    ),
+    Plant(
+        "the end of a run is written before its rows",
+        "src/holdfast/store/sqlite.py",
+        "            if batch.creates or batch.finishes or len(rows) > SIZES[-1]:\n",
+        "            self._finish(db, batch.finishes)\n"
+        "            if batch.creates or batch.finishes or len(rows) > SIZES[-1]:\n",
+        [PROMISES + "test_an_end_stands_behind_every_row", SUITE + "::TestSQLite"],
+    ),
+    Plant(
+        "a commit does not wait for the disk",
+        "src/holdfast/store/sqlite_file.py",
+        'db.execute("PRAGMA synchronous = FULL")',
+        'db.execute("PRAGMA synchronous = OFF")',
+        ["tests/store/test_sqlite_faults.py"],
+    ),
+    # -- group commit --------------------------------------------------------------------------------------
+    Plant(
+        "the error of a commit is swallowed",
+        "src/holdfast/journal.py",
+        "            except Exception as error:\n                self._failed = error\n",
+        "            except Exception:\n                pass\n",
+        [ERRORS + "test_a_failed_commit_stops_the_run_and_the_same_line_resumes"],
+    ),
+    Plant(
+        "only the first of a failed batch is told",
+        "src/holdfast/journal.py",
+        "append(self._outcome(entry, committed))",
+        "append(self._outcome(entry, committed) if not self._failed or entry is entries[0] else (entry, None, None))",
+        [ERRORS + "test_every_caller_of_the_batch_is_told"],
+    ),
+    Plant(
+        "a run goes on in a new journal after a lost commit",
+        "src/holdfast/execution.py",
+        "        self.journal.submit(row, self.loop, lambda _, error: committed(error))",
+        "        self.home._journal.submit(row, self.loop, lambda _, error: committed(error))",
+        [ERRORS + "test_a_row_behind_a_lost_commit_is_not_written"],
+    ),
+    Plant(
+        "batches behind a lost commit are written",
+        "src/holdfast/journal.py",
+        "        committed = Committed()\n        if self._failed is None:\n",
+        "        committed = Committed()\n        if True:\n",
+        [ERRORS + "test_a_row_behind_a_lost_commit_is_not_written"],
+    ),
+    # -- leases --------------------------------------------------------------------------------------------
+    Plant(
+        "a lease that lapsed is ignored",
+        "src/holdfast/execution.py",
+        "            lapsed = row.lease_until_ms <= store.now_ms()\n",
+        "            lapsed = False\n",
+        [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
+    ),
+    Plant(
+        "a lease is taken before it lapsed",
+        "src/holdfast/execution.py",
+        "            lapsed = row.lease_until_ms <= store.now_ms()\n",
+        "            lapsed = True\n",
+        [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
+    ),
+    Plant(
+        "an owner past its deadline starts the next step",
+        "src/holdfast/calls.py",
+        "    if clock.monotonic() > run.lease_deadline:\n",
+        "    if False:\n",
+        [PROMISES + "test_an_owner_past_its_deadline_asks_before_it_starts_a_step"],
+    ),
+    Plant(
+        "a dead owner's lease is waited for",
+        "src/holdfast/execution.py",
+        "            dead = row.owner is not None and lease.is_dead(row.owner)\n",
+        "            dead = False\n",
+        [OWNERS + "test_a_killed_owner_is_taken_over_at_once"],
+    ),
+    Plant(
+        "deaths are not counted",
+        "src/holdfast/store/queries.sql",
+        "deaths = deaths + :died",
+        "deaths = deaths + 0 * :died",
+        [SUITE + "::TestSQLite", SWEEP + "test_an_initial_state_goes_along"],
+    ),
+    Plant(
+        "two calls of one id are two runs",
+        "src/holdfast/app.py",
+        "            live = self._live.get(id)\n            if live is not None and not live.outcome.done():",
+        "            live = None\n            if live is not None and not live.outcome.done():",
+        [PROMISES + "test_two_calls_of_one_id_execute_once"],
+    ),
+    # -- history -------------------------------------------------------------------------------------------
+    Plant(
+        "checksums are not verified",
+        "src/holdfast/run.py",
+        "        if row is not None and row.checksum != row.compute_checksum():",
+        "        if row is not None and row.checksum is None:",
+        [PROMISES + "test_a_changed_row_is_not_believed"],
+    ),
+    Plant(
+        "a checksum leaves out the change of state",
+        "src/holdfast/store/protocol.py",
+        'zlib.crc32(self.delta or b"", zlib.crc32(self.result or b"", crc))',
+        'zlib.crc32(self.result or b"", crc)',
+        [PROMISES + "test_a_changed_row_is_not_believed"],
+    ),
+    Plant(
+        "a call that the workflow cancelled is not recorded",
+        "src/holdfast/calls.py",
+        "        if run.stop is not None or run.finished:\n            raise\n        # The workflow's own",
+        "        raise\n        # The workflow's own",
+        [PROMISES + "test_a_call_the_workflow_cancelled_stays_cancelled"],
+    ),
+    Plant(
+        "cancelled records are dropped",
+        "src/holdfast/run.py",
+        '            if row.kind != "save":',
+        '            if row.kind != "save" and row.status != "cancelled":',
+        [PROMISES + "test_a_call_the_workflow_cancelled_stays_cancelled"],
+    ),
+    Plant(
+        "failures are not recalled",
+        "src/holdfast/run.py",
+        '            if row.kind != "save":',
+        '            if row.kind != "save" and row.status != "failed":',
+        [PROMISES + "test_failures_that_the_workflow_went_past_are_recalled", SWEEP + "test_failures_that_are_history"],
+    ),
+    Plant(
+        "the failure that ended a run is recalled for ever",
+        "src/holdfast/execution.py",
+        "            ignored = set(seqs)\n",
+        "            ignored = set()\n",
+        [PROMISES + "test_the_failure_that_ended_a_run_is_tried_anew"],
+    ),
+    Plant(
+        "Ctrl-C is recorded as a failure",
+        "src/holdfast/execution.py",
+        "        parked = isinstance(error, (Diverged, CodecError))",
+        "        parked = isinstance(error, (Diverged, CodecError, Unloaded))",
+        [PROMISES + "test_ctrl_c_is_no_failure"],
+    ),
+    Plant(
+        "Ctrl-C keeps the lease",
+        "src/holdfast/execution.py",
+        "        try:\n            await self._committed(finish)\n        except HoldfastError as lost:",
+        "        try:\n            pass\n        except HoldfastError as lost:",
+        [PROMISES + "test_ctrl_c_is_no_failure"],
+    ),
+    Plant(
+        "every recorded step is executed again",
+        "src/holdfast/calls.py",
+        "    if row is not None:\n        return await _recall(call, row)\n",
+        "",
+        [SWEEP + "test_an_initial_state_goes_along"],
+    ),
+]
