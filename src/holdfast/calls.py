@@ -295,8 +295,8 @@ _no_timeout = _NoTimeout()
 
 
 def backoff_s(base: float, attempt: int) -> float:
-    """Seconds before the next attempt: exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
-    return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2.0 ** (attempt - 1))
+    """Seconds before the next attempt: exponential with jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
+    return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2.0 ** min(attempt - 1, 32))
 
 
 def _describe(failure: BaseException) -> dict[str, Any]:

@@ -272,6 +272,8 @@ def _observe_every_function() -> None:
     declare = Definition.__init__
 
     def observed(self: Definition, function: Any, **options: Any) -> None:
+        if isinstance(function, Observed):  # one function declared twice
+            function = function.__wrapped__
         declare(self, function, **options)
         self.function = cast("Callable[..., Any]", Observed(function))
 
