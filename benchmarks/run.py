@@ -3,10 +3,9 @@
     make bench
     python benchmarks/run.py [--only NAME …] [--quick]
 
-Each module of ``rows`` is one row: it alternates holdfast and its floor, and says what the floor is and what holds a missed
-target. ``--only`` measures some rows and keeps what is known of the others. ``--quick`` takes a few rounds, to see that
-everything runs: its figures are not written down.
-"""
+Each module of ``rows`` is one row: it alternates holdfast and its floor, and says what the floor is and what holds a
+missed target. ``--only`` measures some rows and keeps what is known of the others. ``--quick`` takes a few rounds, to
+see that everything runs: its figures are not written down."""
 
 from __future__ import annotations
 

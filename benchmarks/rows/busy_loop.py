@@ -7,17 +7,20 @@ import statistics
 import time
 from pathlib import Path
 
+from measure import VALUE, Figure, Result, percentile, rounded
+
 import holdfast
 from holdfast import step, workflow
-from measure import VALUE, Figure, Result, percentile, rounded
 
 TITLE = "A step beside a busy loop"
 FLOOR = (
-    "A callback that computes for 0.2 or 2 ms reschedules itself with `call_soon`, so the loop's thread gives the interpreter "
-    "back for no longer than a poll takes. There is no floor to divide by: a step may take three callbacks and 5 ms. The same step "
-    "beside an idle loop is measured in turns."
+    "A callback that computes for 0.2 or 2 ms reschedules itself with `call_soon`, so the loop's thread gives the "
+    "interpreter back for no longer than a poll takes. There is no floor to divide by: a step may take three "
+    "callbacks and 5 ms. The same step beside an idle loop is measured in turns."
 )
-HELD_BY = "What holds it: the committer has to win the interpreter's lock from a thread that never lets go of it for long."
+HELD_BY = (
+    "What holds it: the committer has to win the interpreter's lock from a thread that never lets go of it for long."
+)
 
 GROUP = 20
 

@@ -14,10 +14,10 @@ from measure import Figure, Result, figure, ratios, rounded
 
 TITLE = "Cold start"
 FLOOR = (
-    "The floor is a process that imports `asyncio` and `sqlite3`, starts a loop and commits one `INSERT` into a new file. holdfast's "
-    "imports itself, opens a new file and runs a workflow of one step. Both run with their bytecode cached, on what a plain "
-    "`pip install holdfast` brings (`-I -S`, and a folder with holdfast, msgspec, apsw and psutil). Where `typing_extensions` "
-    "is installed msgspec imports it: a second figure says what that adds."
+    "The floor is a process that imports `asyncio` and `sqlite3`, starts a loop and commits one `INSERT` into a new "
+    "file. holdfast's imports itself, opens a new file and runs a workflow of one step. Both run with their bytecode "
+    "cached, on what a plain `pip install holdfast` brings (`-I -S`, and a folder with holdfast, msgspec, apsw and "
+    "psutil). Where `typing_extensions` is installed msgspec imports it: a second figure says what that adds."
 )
 HELD_BY = "What holds it: the modules of the standard library that are imported beyond asyncio and sqlite3, and holdfast's own."
 
@@ -77,9 +77,13 @@ def measure(folder: Path, quick: bool) -> Result:
         figure("where typing_extensions is installed", ratios(times["extensions"], times["floor"])),
         figure("the process", times["holdfast"], "ms"),
         figure("the floor's", times["floor"], "ms"),
-        Figure(f"modules imported that must not be{': ' if forbidden else ''}{', '.join(forbidden)}", len(forbidden), "", 0),
+        Figure(
+            f"modules imported that must not be{': ' if forbidden else ''}{', '.join(forbidden)}", len(forbidden), "", 0
+        ),
     ]
-    return Result(figures, {**{f"{name}_ms": rounded(each) for name, each in times.items()}, "forbidden": list(FORBIDDEN)})
+    return Result(
+        figures, {**{f"{name}_ms": rounded(each) for name, each in times.items()}, "forbidden": list(FORBIDDEN)}
+    )
 
 
 def _installed(site: Path) -> Path:

@@ -7,15 +7,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from measure import VALUE, Floor, Result, figure, ratios, rounded, until_cancelled
+
 import holdfast
 from holdfast import step, workflow
-from measure import VALUE, Floor, Result, figure, ratios, rounded, until_cancelled
 
 TITLE = "Short workflows, recall, gather"
 FLOOR = (
-    "200 workflows of three steps, started together, against the rate of one committed `INSERT` after the other. A recalled step is "
-    "the time between two recalled calls of a sequential workflow. In a gather of 100 steps every outcome is delivered in its turn, "
-    "when the code woken by the one before has come to rest."
+    "200 workflows of three steps, started together, against the rate of one committed `INSERT` after the other. A "
+    "recalled step is the time between two recalled calls of a sequential workflow. In a gather of 100 steps every "
+    "outcome is delivered in its turn, when the code woken by the one before has come to rest."
 )
 HELD_BY = "What holds it: starting and ending a run cost about as much Python as two more steps each."
 
@@ -87,7 +88,9 @@ def measure(folder: Path, quick: bool) -> Result:
                 recall = await _once(hf, sequential(True), "sequential")
                 if turn >= 0:
                     for rounds, took in zip(
-                        (base, workflows, live, again, recalled), (floor_us, workflow_us, first, second, recall), strict=True
+                        (base, workflows, live, again, recalled),
+                        (floor_us, workflow_us, first, second, recall),
+                        strict=True,
                     ):
                         rounds.append(took)
 

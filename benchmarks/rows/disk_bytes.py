@@ -8,15 +8,17 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from measure import KB, Figure, Floor, Result
+
 import holdfast
 from holdfast import step, workflow
-from measure import KB, Figure, Floor, Result
 
 TITLE = "Bytes on disk"
 FLOOR = (
-    "The floor is a table of (run_no, seq, value) with a unique index on the first two, given the same values; both files are "
-    "measured once their logs are in them, less what they held when empty. Three rows of 1,024 bytes fill a 4 KB page on either "
-    "side, so one length alone says whatever one likes: lengths spread evenly from 500 to 1,500 bytes are the figure to quote."
+    "The floor is a table of (run_no, seq, value) with a unique index on the first two, given the same values; both "
+    "files are measured once their logs are in them, less what they held when empty. Three rows of 1,024 bytes fill "
+    "a 4 KB page on either side, so one length alone says whatever one likes: lengths spread evenly from 500 to "
+    "1,500 bytes are the figure to quote."
 )
 HELD_BY = "What holds it: the columns beside the value (place, fingerprint, preview of the inputs, times), about 90 bytes a row."
 

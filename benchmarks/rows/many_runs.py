@@ -6,18 +6,20 @@ import asyncio
 import time
 from pathlib import Path
 
+from measure import VALUE, Figure, Floor, Result, figure, ratios, rounded
+
 import holdfast
 from holdfast import step, workflow
-from measure import VALUE, Figure, Floor, Result, figure, ratios, rounded
 
 TITLE = "Many runs at once"
 FLOOR = (
-    "The floor is how many 1 KB rows a second one committed `INSERT` after the other makes. The runs are started together, and "
-    "their starts and ends are in the time: their steps meet in the journal, which commits whatever is queued as one statement."
+    "The floor is how many 1 KB rows a second one committed `INSERT` after the other makes. The runs are started "
+    "together, and their starts and ends are in the time: their steps meet in the journal, which commits whatever is "
+    "queued as one statement."
 )
 HELD_BY = (
-    "What holds it: the Python of a step, one core's worth under the interpreter's lock, beside which SQLite's share of a row is "
-    "small. Batches are as big as they can be."
+    "What holds it: the Python of a step, one core's worth under the interpreter's lock, beside which SQLite's share "
+    "of a row is small. Batches are as big as they can be."
 )
 
 CASES = ((50, 60), (500, 20))  # runs, steps of each

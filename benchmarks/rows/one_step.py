@@ -7,19 +7,20 @@ import statistics
 import time
 from pathlib import Path
 
+from measure import VALUE, WARM, Floor, Result, figure, ratios, rounded
+
 import holdfast
 from holdfast import step, workflow
-from measure import VALUE, WARM, Floor, Result, figure, ratios, rounded
 
 TITLE = "One durable step with a 1 KB result"
 FLOOR = (
-    "The floor is one committed `INSERT` of the same 1 KB. A step is that, and the call's place, fingerprint and preview, a "
-    "row of 21 columns under a fence, and two changes of threads: the event loop does no disk I/O."
+    "The floor is one committed `INSERT` of the same 1 KB. A step is that, and the call's place, fingerprint and "
+    "preview, a row of 21 columns under a fence, and two changes of threads: the event loop does no disk I/O."
 )
 HELD_BY = (
-    "What holds it: two wake-ups of a thread (about an eighth of the floor, see the journal's figures in the history of this "
-    "page's row) and the Python of one step, which runs about twice as slowly on a processor that has just slept through a "
-    "commit as in a tight loop."
+    "What holds it: two wake-ups of a thread (about an eighth of the floor, see the journal's figures in the history "
+    "of this page's row) and the Python of one step, which runs about twice as slowly on a processor that has just "
+    "slept through a commit as in a tight loop."
 )
 
 GROUP = 40  # of each side in turn

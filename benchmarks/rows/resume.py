@@ -9,19 +9,21 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from measure import VALUE, Figure, Result, figure, ratios, rounded, until_cancelled
+
 import holdfast
 from holdfast import codec, step, workflow
-from measure import VALUE, Figure, Result, figure, ratios, rounded, until_cancelled
 
 TITLE = "Resuming a run"
 FLOOR = (
-    "From `hf.run` on a store not opened before to the first line of the first step that is not recorded: open, claim, load, and "
-    "answer every call from the record. The floor opens the same file with `sqlite3` and reads the keys of the same rows, "
-    "and nothing else. How many values were decoded before the first of them was recalled is counted."
+    "From `hf.run` on a store not opened before to the first line of the first step that is not recorded: open, "
+    "claim, load, and answer every call from the record. The floor opens the same file with `sqlite3` and reads the "
+    "keys of the same rows, and nothing else. How many values were decoded before the first of them was recalled is "
+    "counted."
 )
 HELD_BY = (
-    "What holds it: each recalled step is a call of Python like any other, with its inputs encoded and fingerprinted, and its row "
-    "checked; the reading itself is a small part."
+    "What holds it: each recalled step is a call of Python like any other, with its inputs encoded and "
+    "fingerprinted, and its row checked; the reading itself is a small part."
 )
 
 KEYS = "SELECT seq, scope, branch, name, key, n, version, status, fingerprint FROM checkpoint WHERE run_no = 1 ORDER BY seq"

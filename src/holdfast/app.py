@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import branches, clock, codec, lease
+from .claiming import POLL_S
 from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, StepFailed
-from .execution import POLL_S, Execution, heard
+from .execution import Execution, heard
 from .journal import Journal
 from .records import Checkpoint, Failure, Run, checkpoint_of, run_of
 from .session import Session
@@ -78,11 +79,10 @@ class Holdfast:
     async def run(self, call: Call[R], *, id: str, state: Mapping[str, Any] | None = None, wait: bool = True) -> R:
         """Start the run, resume it, or return its saved result: the same line.
 
-        ``state`` is the initial state, used when the run is new. If another owner holds the run, its outcome is waited for and
-        the run taken over should that owner die or stall; ``wait=False`` raises ``Busy`` instead. Raises ``Mismatch`` if the
-        id belongs to other work, ``VersionMismatch``, ``Diverged``, ``Cancelled``, ``Fenced``, ``StoreError``, or what the
-        workflow raised.
-        """
+        ``state`` is the initial state, used when the run is new. If another owner holds the run, its outcome is
+        waited for and the run taken over should that owner die or stall; ``wait=False`` raises ``Busy`` instead.
+        Raises ``Mismatch`` if the id belongs to other work, ``VersionMismatch``, ``Diverged``, ``Cancelled``,
+        ``Fenced``, ``StoreError``, or what the workflow raised."""
         execution: Execution = self._execution(call, id, state, wait)
         result: R = await execution.joined()
         return result
@@ -152,7 +152,9 @@ class Holdfast:
         return self._background.wait(awaitable)
 
     def session(self, id: str, initial: Mapping[str, Any] | None = None) -> Session:
-        """The explicit style: ``async with hf.session(id) as session:`` loads ``session.state``, ``save()`` commits what changed."""
+        """The explicit style: ``async with hf.session(id) as session:`` loads ``session.state``, ``save()`` commits
+        what changed.
+        """
         self._check_open()
         return Session(self, id, dict(initial or {}))
 
@@ -196,7 +198,9 @@ class Holdfast:
         return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
 
     async def cancel(self, id: str) -> None:
-        """End a run for good; its owner, wherever it is, is stopped. A run that is done stays done. Raises ``NotFound``."""
+        """End a run for good; its owner, wherever it is, is stopped. A run that is done stays done. Raises
+        ``NotFound``.
+        """
         row = await self._read(self._store.cancel, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r} to cancel")

@@ -1,11 +1,10 @@
 """Which task is which, and in what order outcomes reach them.
 
-A *branch* is the path of (coroutine ``__qualname__``, k) from the root task of a scope, k counting the tasks of
-that qualname in creation order inside their parent. Bare creation order would not do: a library that makes a task
-of its own would shift every number behind it. Tasks are labelled as they are created, by a factory chained in front of the
-loop's own, and looked up by task: two tasks may share one ``contextvars.Context``, so a context variable would put both
-into one branch. A context variable serves threads only, which have no task.
-"""
+A *branch* is the path of (coroutine ``__qualname__``, k) from the root task of a scope, k counting the tasks of that
+qualname in creation order inside their parent. Bare creation order would not do: a library that makes a task of its
+own would shift every number behind it. Tasks are labelled as they are created, by a factory chained in front of the
+loop's own, and looked up by task: two tasks may share one ``contextvars.Context``, so a context variable would put
+both into one branch. A context variable serves threads only, which have no task."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import HoldfastError, NotInRun
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from .run import LiveRun
     from .state import View
 
+T = TypeVar("T")
 _ATTRIBUTE = "_holdfast_frame"
 
 
@@ -129,8 +129,8 @@ def _listed_by_as_completed() -> list[Any] | None:
             if isinstance(given, (list, tuple)):
                 return list(given)
             raise HoldfastError(
-                "asyncio.as_completed was given something that is not a list or tuple, so its tasks have no order that a "
-                "resume could repeat. Give it a list: asyncio.as_completed([…])."
+                "asyncio.as_completed was given something that is not a list or tuple, so its tasks have no order "
+                "that a resume could repeat. Give it a list: asyncio.as_completed([…])."
             )
         frame = frame.f_back  # type: ignore[assignment]
     return None
@@ -149,9 +149,9 @@ def current_frame() -> Frame | None:
     frame: Frame | None = getattr(task, _ATTRIBUTE, None)
     if frame is None and task is not None and (lost := _frame_of_thread.get()) is not None:
         raise NotInRun(
-            f"run {lost.run.id!r}: this task ({task.get_name()}) was made behind holdfast's back (a task factory set later, an "
-            "eager task, or a loop of its own), so its calls have no place in the record. Create the task with "
-            "asyncio.create_task or a TaskGroup on the run's loop, or call the step before handing it over."
+            f"run {lost.run.id!r}: this task ({task.get_name()}) was made behind holdfast's back (a task factory set "
+            "later, an eager task, or a loop of its own), so its calls have no place in the record. Create the task "
+            "with asyncio.create_task or a TaskGroup on the run's loop, or call the step before handing it over."
         )
     return frame
 
@@ -162,12 +162,15 @@ def frame_of(task: asyncio.Task[Any] | None) -> Frame | None:
 
 
 def has_moving_thread(run: LiveRun) -> bool:
-    """Whether a task of ``run`` waits for a thread that is not itself waiting for an outcome. Looks at every task: not cheap."""
+    """Whether a task of ``run`` waits for a thread that is not itself waiting for an outcome. Looks at every task:
+    not cheap.
+    """
     for task in asyncio.all_tasks(run.loop):
         frame = frame_of(task)
-        if frame is not None and frame.run is run and not frame.in_thread:
-            if _is_of_executor(getattr(task, "_fut_waiter", None)):
-                return True
+        if frame is None or frame.run is not run or frame.in_thread:
+            continue
+        if _is_of_executor(getattr(task, "_fut_waiter", None)):
+            return True
     return False
 
 
@@ -188,9 +191,11 @@ def enter_thread_frame(frame: Frame) -> None:
     _frame_of_thread.set(frame)
 
 
-def leave() -> None:
-    """Make this context part of no run."""
-    _frame_of_thread.set(None)
+def unlabelled_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task that is no branch of the run it may be created in."""
+    context = contextvars.copy_context()
+    context.run(_frame_of_thread.set, None)
+    return asyncio.Task(coro, loop=loop, name=name, context=context)
 
 
 class entered:
@@ -235,7 +240,8 @@ class LabellingFactory:
         frame = parent.child(coro)
         shared: contextvars.Context | None = kwargs.get("context")
         if shared is not None:
-            # Two tasks may live in this one context: a thread started from it could not tell which of them it belongs to.
+            # Two tasks may live in this one context: a thread started from it could not tell which of them it belongs
+            # to.
             shared.run(_frame_of_thread.set, frame if _frame_of_thread not in shared else None)
             task = self._make(loop, coro, kwargs)
         else:

@@ -53,9 +53,9 @@ class Invocation:
         frame.run.check()
         if frame.in_thread:
             raise HoldfastError(
-                f"run {frame.run.id!r}: {definition.name!r} was called while another call of the same branch is running in a "
-                "thread, so their order could not be repeated. Await each asyncio.to_thread(…) before the next call, or give each "
-                "a task of its own (asyncio.gather, TaskGroup)."
+                f"run {frame.run.id!r}: {definition.name!r} was called while another call of the same branch is "
+                "running in a thread, so their order could not be repeated. Await each asyncio.to_thread(…) before "
+                "the next call, or give each a task of its own (asyncio.gather, TaskGroup)."
             )
         frame.run.name_belongs_to(definition.name, definition.function.__code__)
         self.key = definition.key_of(args, kwargs)
@@ -113,7 +113,8 @@ async def _cancelled_again(call: Invocation, row: Checkpoint) -> None:
     try:
         await clock.sleep(row.duration_ms / 1000 * 1.5 + 1)
     except asyncio.CancelledError:
-        run.check()
+        if run.is_leaving:
+            raise
     finally:
         run.delivery.release(row.seq)
     await _delivered(call, row)
@@ -158,7 +159,7 @@ async def _settled(run: LiveRun, pending: Pending) -> None:
 
 
 def _pass_on_cancellation(task: asyncio.Task[Any]) -> None:
-    """A cancellation that came after the outcome was recorded reaches the task at its next pause, if it still stands."""
+    """A cancellation that came after the outcome was recorded reaches the task at its next pause, if it stands."""
     if not task.done() and task.cancelling():
         task.uncancel()
         task.cancel()
@@ -219,7 +220,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
     except asyncio.CancelledError:
-        if run.stop is not None or run.finished:
+        if run.is_leaving:
             raise
         # The workflow's own code cancelled the call: that is history, and stays so.
         row.status, value, failure, change = "cancelled", None, None, None
@@ -272,7 +273,7 @@ async def _attempts(
             raise  # a mistake in the program, told where it is made and not recorded as history
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if run.stop is not None or (task is not None and task.cancelling()):
+            if run.is_leaving or (task is not None and task.cancelling()):
                 raise
             return None, error, None  # the body itself was cancelled from within: it failed
         except Exception as error:
@@ -295,7 +296,7 @@ _no_timeout = _NoTimeout()
 
 
 def backoff_s(base: float, attempt: int) -> float:
-    """Seconds before the next attempt: exponential with jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
+    """Seconds before the next attempt: exponential with jitter (Brooker, "Exponential Backoff And Jitter", 2015)."""
     return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2.0 ** min(attempt - 1, 32))
 
 

@@ -1,4 +1,6 @@
-"""What code inside a run may ask for: its state, its time, its randomness, its costs. Outside a run it all works plainly."""
+"""What code inside a run may ask for: its state, its time, its randomness, its costs. Outside a run it all works
+plainly.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,11 @@ def _values() -> dict[str, Any]:
 
 
 class State(MutableMapping[str, Any]):
-    """The run's durable mapping, as the code that asks sees it: a step its own view, the workflow's body the live state.
+    """The run's durable mapping, as the code that asks sees it: a step its own view, the workflow's body the live
+    state.
 
-    Keys are ``str``; values are plain ``list``, ``dict`` and what else the codec takes. Changes inside a value are seen.
-    Outside a run it is an ordinary mapping of this context.
-    """
+    Keys are ``str``; values are plain ``list``, ``dict`` and what else the codec takes. Changes inside a value are
+    seen. Outside a run it is an ordinary mapping of this context."""
 
     def __getitem__(self, key: str) -> Any:
         return _values()[key]
@@ -93,8 +95,9 @@ def run_id() -> str:
 
 
 def now() -> datetime:
-    """The time, in UTC. In a workflow's body it is that of the last outcome delivered, so it is the same on every resume; in a
-    step and outside a run, the machine's."""
+    """The time, in UTC. In a workflow's body it is that of the last outcome delivered, so it is the same on every
+    resume; in a step and outside a run, the machine's.
+    """
     frame = current_frame()
     in_step = frame is not None and frame.step is not None and frame.step.kind == "step"
     ms = clock.now_ms() if frame is None or in_step else frame.run.logical_ms(frame.scope)
@@ -122,7 +125,9 @@ def random() -> float:
 
 
 def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
-    """Add to the recorded cost of the running step. Outside a run it does nothing; in a workflow's body it raises ``NotInRun``."""
+    """Add to the recorded cost of the running step. Outside a run it does nothing; in a workflow's body it raises
+    ``NotInRun``.
+    """
     frame = current_frame()
     if frame is None:
         return

@@ -54,12 +54,13 @@ class Definition:
         function, kind = self.function, self.kind
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"@{kind} {self.name}: a generator cannot be resumed in the middle. Return a list, or make each item a "
-                "step of its own and loop over them in the workflow."
+                f"@{kind} {self.name}: a generator cannot be resumed in the middle. Return a list, or make each item "
+                "a step of its own and loop over them in the workflow."
             )
         if not inspect.isfunction(function):
             raise TypeError(
-                f"@{kind} needs a function, got {function!r}. Below @staticmethod or @classmethod, put @{kind} nearer to the def."
+                f"@{kind} needs a function, got {function!r}. Below @staticmethod or @classmethod, put @{kind} "
+                "nearer to the def."
             )
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"@{kind}: name= must be a non-empty str, got {self.name!r}")
@@ -72,8 +73,8 @@ class Definition:
                 raise ValueError(f"@{kind} {self.name}: timeout= must be seconds above 0, got {self.timeout!r}")
             if not self.is_async:
                 raise TypeError(
-                    f"@{kind} {self.name}: timeout= needs an async def: a thread cannot be stopped. Make the function async, "
-                    "or give the call inside it a timeout of its own."
+                    f"@{kind} {self.name}: timeout= needs an async def: a thread cannot be stopped. Make the "
+                    "function async, or give the call inside it a timeout of its own."
                 )
         if self.key is not None and not callable(self.key):
             raise TypeError(f"@{kind} {self.name}: key= must be a function of the arguments, got {self.key!r}")
@@ -128,7 +129,9 @@ class Definition:
         return tuple(each.name for each in parameters), defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by name, those equal to their default left out, so that a new parameter with a default changes nothing."""
+        """Arguments by name, those equal to their default left out, so that a new parameter with a default changes
+        nothing.
+        """
         plain = self._plain
         if plain is not None and len(args) <= len(plain[0]):
             names, defaults = plain

@@ -1,11 +1,12 @@
 """The recorded order is repeated.
 
 Whatever depends on completion order (queues, locks, first-completed, tasks spawned by finishing ones) repeats on
-resume if outcomes reach the workflow in ``seq`` order, one at a time, each after the code woken by the one before has come
-to rest; in the first execution as on recall.
+resume if outcomes reach the workflow in ``seq`` order, one at a time, each after the code woken by the one before has
+come to rest; in the first execution as on recall.
 
-*At rest* means: H turns of the event loop have passed without a new call, H = max(16, 2·depth + 2) with the depth of the
-deepest task. An outcome wakes its caller through at most 2·depth + 1 turns (measured through gather, shield, TaskGroup,
+*At rest* means: H turns of the event loop have passed without a new call, H = max(16, 2·depth + 2) with the depth of
+the deepest task. An outcome wakes its caller through at most 2·depth + 1 turns (measured through gather, shield,
+TaskGroup,
 ``wait_for``, ``as_completed``). Looking into the loop's ready queue would not do: uvloop has none, and the checks
 of two runs would keep each other awake.
 """
@@ -91,7 +92,8 @@ class Delivery:
         self._turn_on()
 
     def follow_thread(self, task: asyncio.Task[Any] | None) -> Callable[[], None]:
-        """A thread that ``task`` awaits is about to move: it rests again when the task was woken, or calls the returned function.
+        """A thread that ``task`` awaits is about to move: it rests again when the task was woken, or calls the
+        returned function.
 
         Turns of the loop say nothing about a thread. The task is found blocked on the executor's future, which is
         done once the thread has returned; a task that waits for several of them (a gather of executor futures) is

@@ -8,13 +8,13 @@ import contextvars
 import logging
 import os
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import branches, clock, codec, lease, threads
+from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import (
-    Busy,
     Cancelled,
     CodecError,
     Diverged,
@@ -36,19 +36,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("holdfast")
 
-POLL_S = 0.1  # how often a run owned by somebody else is looked at
 UNWIND_S = 5.0  # how long a stopped program's own cleanup is waited for
 
 
 class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
-
-
-def unlabelled_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """A task that is no branch of the run it may be created in."""
-    context = contextvars.copy_context()
-    context.run(branches.leave)
-    return asyncio.Task(coro, loop=loop, name=name, context=context)
 
 
 def heard(outcome: concurrent.futures.Future[T]) -> asyncio.Future[T]:
@@ -81,14 +73,15 @@ class Execution:
     def refuse_other(self, call: Call[Any]) -> None:
         """The id is taken by other work that is live in this process."""
         raise Mismatch(
-            f"run {self.id!r} is live in this process as {self.definition.name!r} with {codec.readable(self.inputs)!r}; now "
-            f"{call.definition.name!r} with {codec.readable(call.inputs())!r}. Nothing was changed; choose another id."
+            f"run {self.id!r} is live in this process as {self.definition.name!r} with "
+            f"{codec.readable(self.inputs)!r}; now {call.definition.name!r} with {codec.readable(call.inputs())!r}. "
+            "Nothing was changed; choose another id."
         )
 
     def launch(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         branches.install(loop)
-        self._driver = unlabelled_task(loop, self._drive(), f"holdfast run {self.id}")
+        self._driver = branches.unlabelled_task(loop, self._drive(), f"holdfast run {self.id}")
 
     async def joined(self) -> Any:
         """Wait for the outcome; if the last one waiting is cancelled, the run is unloaded first."""
@@ -144,12 +137,26 @@ class Execution:
     async def _driven(self) -> Any:
         # One journal for all of the run: after a lost commit, no later row may slip past it through a new one.
         self.journal = self.home._journal
-        row, rows, ignored = await self._claim()
+        claimed = await self._claim()
+        row = claimed.row
         if row.status == "done":
             return self._result(row)
-        run = self.run = LiveRun(row, rows, self.loop, submit=self._submit, home=self.home, ignored=ignored)
+        self._tell_claimed(claimed)
+        self.lease_began = claimed.began
+        self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
+        run = self.run = LiveRun(
+            row,
+            claimed.rows,
+            self.loop,
+            submit=self._submit,
+            home=self.home,
+            ignored=self._tried_anew(claimed),
+        )
         run.lease_deadline = self.lease_began + lease.SELF_STOP * lease.TTL_MS / 1000
         run.confirm_lease = self._confirm_lease
+        driver = asyncio.current_task()
+        assert driver is not None
+        run.driver_is_cancelled = lambda: driver.cancelling() > 0
         run.observer = self.home._observer
         run.durable = self.home._store.durable
         self._resolve(self.claimed)
@@ -163,106 +170,64 @@ class Execution:
 
     # -- claiming ------------------------------------------------------------------------------------------
 
-    async def _claim(self) -> tuple[RunRow, list[Checkpoint], set[int]]:
-        """The run's row, now ours (or done), its checkpoints, and which failures of it to try anew."""
-        self.lease_began = clock.monotonic()
-        definition, function = self.definition, self.definition.function
-        created = await self._committed(
-            RunRow(
-                id=self.id,
-                workflow=definition.name,
-                version=definition.version,
-                python=PYTHON,
-                module=function.__module__,
-                file=definition.code.co_filename,
-                inputs=codec.encode(
-                    self.call.arguments,
-                    definition.parameter_types,
-                    f"the arguments of {definition.name!r}",
-                    root="",
-                ),
-                fingerprint=self.fingerprint,
-                state=codec.encode(self.state, codec.Types.none, "the initial state", root="state")
-                if self.state
-                else None,
-                seed=(seed := os.urandom(16)),
-                owner=self.home.owner,
-                lease_until_ms=lease.TTL_MS,
-            )
+    async def _claim(self) -> Claimed:
+        new = RunRow(
+            id=self.id,
+            workflow=self.definition.name,
+            version=self.definition.version,
+            python=PYTHON,
+            module=self.definition.function.__module__,
+            file=self.definition.code.co_filename,
+            inputs=self.call.encoded(),
+            fingerprint=self.fingerprint,
+            state=codec.encode(self.state, codec.Types.none, "the initial state", root="state") if self.state else None,
+            seed=os.urandom(16),
+            owner=self.home.owner,
+            lease_until_ms=lease.TTL_MS,
         )
-        if created is not None and created.seed == seed:
-            log.info("run %s: started %s", self.id, definition.name)
-            return created, [], set()
-        return await self._claim_existing()
+        return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
-    async def _claim_existing(self) -> tuple[RunRow, list[Checkpoint], set[int]]:
-        store, waited = self.home._store, False
-        while True:
-            row = await self.home._read(store.get, self.id)
-            if row is None:
-                raise StoreError(
-                    f"{store.url}: run {self.id!r} is gone while it was being claimed; run the same line again"
-                )
-            self._check_same(row)
-            if row.status == "done":
-                return row, [], set()
-            if row.status == "failed" and waited:
-                failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
-                raise StepFailed(row.workflow, failure.type, failure.message)
-            self._check_version(row)
-            dead = row.owner is not None and lease.is_dead(row.owner)
-            lapsed = row.lease_until_ms <= store.now_ms()
-            if row.owner is None or row.owner == self.home.owner or dead or lapsed:
-                died = row.owner is not None and row.owner != self.home.owner
-                self.lease_began = clock.monotonic()
-                claimed = await self.home._read(
-                    lambda: store.claim(row.no, row.epoch, owner=self.home.owner, ttl_ms=lease.TTL_MS, died=died)
-                )
-                if claimed is not None:
-                    return await self._loaded(row, claimed, dead)
-                continue
-            if not self.wait:
-                raise Busy(
-                    f"run {self.id!r} is being advanced by {lease.process_of(row.owner)}. Leave out wait=False to wait for its "
-                    "outcome (and to take it over should that process die)."
-                )
-            if not waited:
-                waited = True
-                log.info("run %s: owned by %s, waiting for it", self.id, lease.process_of(row.owner))
-            await clock.sleep(POLL_S)
+    def _admit(self, row: RunRow, waited: bool) -> None:
+        """Whether the run found under this id is the one meant, and may go on."""
+        self._check_same(row)
+        if row.status == "done":
+            return
+        if row.status == "failed" and waited:
+            failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
+            raise StepFailed(row.workflow, failure.type, failure.message)
+        self._check_version(row)
 
-    async def _loaded(self, before: RunRow, row: RunRow, dead: bool) -> tuple[RunRow, list[Checkpoint], set[int]]:
-        rows = await self.home._read(self.home._store.load, row.no)
-        ignored: set[int] = set()
-        if before.error and before.status == "failed":
-            # Only the failure that ended the run is tried anew; calls cancelled behind it were cancelled because of it.
-            seqs = Failure.decode(before.error, f"run {self.id!r}, its error").seqs
-            ignored = set(seqs)
-            ignored |= {each.seq for each in rows if each.status == "cancelled" and seqs and each.seq > min(seqs)}
-        if before.owner is not None and before.owner != self.home.owner:
-            why = "is dead" if dead else "let its lease lapse"
-            log.warning(
-                "run %s: taken over from %s, which %s; %d checkpoints",
-                self.id,
-                lease.process_of(before.owner),
-                why,
-                len(rows),
-            )
+    def _tell_claimed(self, claimed: Claimed) -> None:
+        before, count = claimed.before, len(claimed.rows)
+        if before is None:
+            log.info("run %s: started %s", self.id, self.definition.name)
+        elif before.owner is not None and before.owner != self.home.owner:
+            why = "is dead" if claimed.dead else "let its lease lapse"
+            process = lease.process_of(before.owner)
+            log.warning("run %s: taken over from %s, which %s; %d checkpoints", self.id, process, why, count)
         else:
-            log.info("run %s: resumed with %d checkpoints", self.id, len(rows))
-        return row, rows, ignored
+            log.info("run %s: resumed with %d checkpoints", self.id, count)
+
+    def _tried_anew(self, claimed: Claimed) -> set[int]:
+        """Only the failure that ended the run is tried anew; calls cancelled behind it were cancelled because of it."""
+        if self._failure is None or not self._failure.seqs:
+            return set()
+        first, last = min(self._failure.seqs), self._failure.last
+        behind = {row.seq for row in claimed.rows if row.status == "cancelled" and first < row.seq <= last}
+        return behind | set(self._failure.seqs)
 
     def _check_same(self, row: RunRow) -> None:
         if row.workflow != self.definition.name:
             what = f"workflow {row.workflow!r}" if row.workflow else "a session"
             raise Mismatch(
-                f"run {self.id!r} belongs to {what}, not to {self.definition.name!r}. Nothing was changed; choose another id."
+                f"run {self.id!r} belongs to {what}, not to {self.definition.name!r}. Nothing was changed; choose "
+                "another id."
             )
         if row.fingerprint != self.fingerprint:
             recorded, now = codec.readable(row.inputs), codec.readable(self.inputs)
             raise Mismatch(
-                f"run {self.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; choose "
-                "another id for other work."
+                f"run {self.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
+                "choose another id for other work."
             )
         if row.status == "cancelled":
             raise Cancelled(f"run {self.id!r} was cancelled and does not resume. Start the work again under a new id.")
@@ -270,9 +235,10 @@ class Execution:
     def _check_version(self, row: RunRow) -> None:
         if (row.version, row.python) != (self.definition.version, PYTHON):
             raise VersionMismatch(
-                f"run {self.id!r} was recorded by version {row.version!r} of {row.workflow!r} under Python {row.python}; this is "
-                f"version {self.definition.version!r} under Python {PYTHON}. Resume it with the code that recorded it, or start "
-                "the work again under a new id. (A version= of your own on @workflow says which changes matter.)"
+                f"run {self.id!r} was recorded by version {row.version!r} of {row.workflow!r} under Python "
+                f"{row.python}; this is version {self.definition.version!r} under Python {PYTHON}. Resume it with "
+                "the code that recorded it, or start the work again under a new id. (A version= of your own on "
+                "@workflow says which changes matter.)"
             )
 
     def _result(self, row: RunRow) -> Any:
@@ -340,9 +306,9 @@ class Execution:
             log.error("run %s: stopped: %s", self.id, error)
             raise error
         parked = isinstance(error, (Diverged, CodecError))
-        finish = Finish(run_no=run.no, epoch=run.epoch, status="parked" if parked else "running")
+        finish = self._handed_back(run)
         if parked:
-            finish.error = Failure(type(error).__name__, str(error)).encode()
+            finish.status, finish.error = "parked", Failure(type(error).__name__, str(error)).encode()
             log.error("run %s: parked: %s", self.id, error)
         else:
             log.info(
@@ -358,10 +324,15 @@ class Execution:
             raise asyncio.CancelledError
         raise error
 
+    def _handed_back(self, run: LiveRun) -> Finish:
+        """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
+        error = self._failure.encode() if self._failure is not None else None
+        return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = root.exception()
         if error is not None and not isinstance(error, Exception):
-            await self._committed(Finish(run_no=run.no, epoch=run.epoch, status="running"))
+            await self._committed(self._handed_back(run))
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
         value = None
@@ -373,7 +344,7 @@ class Execution:
             except CodecError as unfit:
                 error = unfit
         if error is not None:
-            finish.status, finish.error = "failed", _failure(error).encode()
+            finish.status, finish.error = "failed", _failure(error, run.last_seq).encode()
         try:
             run.record_leftovers()
             await self._committed(finish)
@@ -438,7 +409,7 @@ class Execution:
             pass
 
 
-def _failure(error: BaseException) -> Failure:
+def _failure(error: BaseException, last: int) -> Failure:
     """What is kept of the exception that ended a run, with the failed checkpoints it came from."""
     seqs: set[int] = set()
     seen: set[int] = set()
@@ -461,4 +432,4 @@ def _failure(error: BaseException) -> Failure:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     text = "".join(traceback.format_exception(kind, error, error.__traceback__))[-8000:]
-    return Failure(name, str(error), text, sorted(seqs))
+    return Failure(name, str(error), text, sorted(seqs), last)

@@ -1,7 +1,8 @@
 """Group commit: one thread writes what many runs have queued, in one transaction, and wakes each loop once.
 
-There is no batching delay: the next batch starts when the last ends, so it grows by itself when the disk is the bottleneck.
-The event loop's thread does no disk I/O. It only hands over and is woken through an eventfd, which costs less than
+There is no batching delay: the next batch starts when the last ends, so it grows by itself when the disk is the
+bottleneck. The event loop's thread does no disk I/O. It only hands over and is woken through an eventfd, which costs
+less than
 ``call_soon_threadsafe``.
 """
 
@@ -31,7 +32,9 @@ Outcome = Callable[[Any, HoldfastError | None], None]
 
 
 class Entry(msgspec.Struct):
-    """Something to be committed, and who is told on which loop. ``done(result, error)``: a created run's row, or None."""
+    """Something to be committed, and who is told on which loop. ``done(result, error)``: a created run's row, or
+    None.
+    """
 
     row: RunRow | Checkpoint | Finish
     loop: asyncio.AbstractEventLoop
@@ -41,7 +44,7 @@ class Entry(msgspec.Struct):
 _Finished = tuple[Entry, Any, HoldfastError | None]
 
 
-def _END() -> None:  # noqa: N802 - a mark in the queue, never called
+def _END() -> None:
     """The thread ends here."""
 
 
@@ -154,6 +157,10 @@ class Journal:
 
     def submit(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
         """Queue a row; ``done`` is called on ``loop``, in the order of submission. Called on the loop's thread."""
+        if self._closed:  # its thread is gone: who asks is told, not left waiting
+            closed = StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
+            loop.call_soon(done, None, closed)
+            return
         port = self._ports.get(loop)
         if port is None:
             self._start(loop)

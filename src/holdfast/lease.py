@@ -1,8 +1,7 @@
 """Who owns a run: the name of an owner, and whether that owner is dead.
 
-An owner's name says where it lives: host (with its boot and its PID namespace, since containers share
-neither PIDs nor their meaning), PID and the process's start time, so that a PID used again is not taken for the old one.
-"""
+An owner's name says where it lives: host (with its boot and its PID namespace, since containers share neither PIDs
+nor their meaning), PID and the process's start time, so that a PID used again is not taken for the old one."""
 
 from __future__ import annotations
 
@@ -39,7 +38,9 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """Seconds between boot and the start of the process (which a change of the wall clock does not touch); None if dead."""
+    """Seconds between boot and the start of the process (which a change of the wall clock does not touch); None if
+    dead.
+    """
     import psutil
 
     try:

@@ -16,12 +16,15 @@ from .store import RunRow, Spent
 
 
 class Failure(msgspec.Struct):
-    """What is kept of an exception. ``seqs`` are the failed checkpoints that ended the run: these are tried anew."""
+    """What is kept of an exception. ``seqs`` are the failed checkpoints that ended the run: these are tried anew.
+    ``last`` is the last checkpoint there was then.
+    """
 
     type: str
     message: str
     traceback: str = ""
     seqs: list[int] = []
+    last: int = 0
 
     def encode(self) -> bytes:
         return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")
@@ -32,6 +35,9 @@ class Failure(msgspec.Struct):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
+
+
+_ENDED = frozenset({"failed", "parked"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Cost:
 class Run:
     """One run as it stood when it was read. ``status`` is one of ``running waiting done failed cancelled parked``.
 
-    ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as plain data.
+    ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
+    plain data.
     ``error`` says what ended (or parked) the run. ``deaths`` counts processes that died owning it. Times are in UTC.
     """
 
@@ -77,7 +84,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint of a run's history. ``duration`` is in seconds, ``started_at`` in UTC by the clock of the process that ran it."""
+    """One checkpoint of a run's history. ``duration`` is in seconds, ``started_at`` in UTC by the clock of the
+    process that ran it.
+    """
 
     seq: int
     kind: str
@@ -122,7 +131,7 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         version=row.version,
         status=row.status,
         result=value_of(row.result, types, f"{where}, its result") if row.status == "done" else None,
-        error=str(Failure.decode(row.error, f"{where}, its error")) if row.error else None,
+        error=str(Failure.decode(row.error, f"{where}, its error")) if row.error and row.status in _ENDED else None,
         deaths=row.deaths,
         spent=Cost(spent.tokens, spent.usd),
         waiting_for=None,

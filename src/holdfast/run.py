@@ -86,7 +86,9 @@ class Records:
         return self._of_name.get((scope, branch, name), [])
 
     def try_anew(self, scope: str) -> None:
-        """A new attempt of the call whose scope this is: what succeeded inside it is recalled again, what failed is not."""
+        """A new attempt of the call whose scope this is: what succeeded inside it is recalled again, what failed is
+        not.
+        """
         inside = scope + " > "
         for place, row in list(self._at.items()):
             if row.scope == scope or row.scope.startswith(inside):
@@ -179,16 +181,15 @@ class Pending:
     async def wait(self, run: LiveRun) -> bool:
         """Wait for delivery; whether somebody tried to cancel the wait meanwhile.
 
-        An outcome that is recorded wins over a cancellation that comes after it, else the record and the program would tell
-        two stories; the caller passes the cancellation on once the outcome is delivered.
-        """
+        An outcome that is recorded wins over a cancellation that comes after it, else the record and the program
+        would tell two stories; the caller passes the cancellation on once the outcome is delivered."""
         interrupted = False
         while not self.settled:
             self._future = self._loop.create_future()
             try:
                 await self._future
             except asyncio.CancelledError:
-                if run.stop is not None:
+                if run.is_leaving:
                     raise
                 interrupted = True
         if isinstance(self.error, Stop):
@@ -233,7 +234,8 @@ class LiveRun:
         self.started = clock.monotonic()
         self.lease_deadline = 0.0
         self.confirm_lease: Callable[[], Any] = lambda: None
-        # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it goes.
+        # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it
+        # goes.
         self.observer: Callable[[str, LiveRun, Checkpoint], None] | None = None
         self.durable = True
         self.expensive = 0
@@ -247,6 +249,7 @@ class LiveRun:
         self._calls: dict[asyncio.Task[Any], int] = {}  # tasks inside a step call, how deep
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
+        self.driver_is_cancelled: Callable[[], bool] = lambda: False
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
@@ -277,6 +280,14 @@ class LiveRun:
             del self._calls[task]
 
     # -- stopping ------------------------------------------------------------------------------------------
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a cancellation that arrives now comes from outside the program: such a one is not its history.
+
+        A loop that ends cancels all its tasks at once, so a step may see its cancellation before the run has seen its own.
+        """
+        return self.stop is not None or self.finished or self.driver_is_cancelled()
 
     def check(self) -> None:
         """Every call passes here: in a run that must stop, nothing more starts."""
@@ -319,9 +330,9 @@ class LiveRun:
             code.co_firstlineno,
         ):
             raise HoldfastError(
-                f"run {self.id!r}: two different steps are named {name!r} ({known.co_filename}:{known.co_firstlineno} and "
-                f"{code.co_filename}:{code.co_firstlineno}), so their records could not be told apart. Give one of them a "
-                f"name of its own: @step(name=…)."
+                f"run {self.id!r}: two different steps are named {name!r} "
+                f"({known.co_filename}:{known.co_firstlineno} and {code.co_filename}:{code.co_firstlineno}), so "
+                "their records could not be told apart. Give one of them a name of its own: @step(name=…)."
             )
 
     def recall(
@@ -336,12 +347,17 @@ class LiveRun:
         if row is not None and row.checksum != row.compute_checksum():
             raise self.poison(
                 CodecError(
-                    f"run {self.id!r}, checkpoint {row.seq} ({row.name}): the row's checksum does not match its content. "
-                    "It was changed or damaged since it was written; it is kept as it is. Restore the store from a backup, or "
-                    "start the work again under a new id."
+                    f"run {self.id!r}, checkpoint {row.seq} ({row.name}): the row's checksum does not match its "
+                    "content. It was changed or damaged since it was written; it is kept as it is. Restore the store "
+                    "from a backup, or start the work again under a new id."
                 )
             )
         return row
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last row sent."""
+        return self._seq
 
     # -- outcomes ------------------------------------------------------------------------------------------
 
@@ -411,9 +427,8 @@ class LiveRun:
     def _must_wait(self, seq: int) -> bool:
         """Whether an earlier record has not been asked for, although the code seems to be at rest.
 
-        Then a thread, a timer or a socket of the program is still on its way to that call, or the code has changed. Threads
-        are waited for; the others for about as long as they took before, and within the run's patience.
-        """
+        Then a thread, a timer or a socket of the program is still on its way to that call, or the code has changed.
+        Threads are waited for; the others for about as long as they took before, and within the run's patience."""
         row = self.records.missing_before(seq)
         if row is None:
             self._awaited = None
@@ -482,7 +497,8 @@ def _explain(id: str, error: Diverged, row: Checkpoint, inputs: bytes) -> str:
     if row.scope or row.branch:
         lines.append(f"  in {' / '.join(part for part in (row.scope, row.branch) if part)}")
     lines.append(
-        "The code between steps gave another result than when this was recorded. Either make it deterministic again (no clock, "
-        "randomness or I/O outside of steps), or put what may differ in ignore=, or start the work again under a new id."
+        "The code between steps gave another result than when this was recorded. Either make it deterministic again "
+        "(no clock, randomness or I/O outside of steps), or put what may differ in ignore=, or start the work again "
+        "under a new id."
     )
     return "\n".join(lines)

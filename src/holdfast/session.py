@@ -8,9 +8,10 @@ import os
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
-from . import clock, codec, delta, lease
+from . import codec, delta, lease
+from .claiming import Claimed, Claiming
 from .definition import PYTHON
-from .errors import Busy, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
+from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
 from .run import blank_row
 from .state import Change, encode_change, replay
 from .store import Checkpoint, Finish, RunRow
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from .app import Holdfast
 
 log = logging.getLogger("holdfast")
-POLL_S = 0.1
 
 
 class Session:
@@ -36,7 +36,6 @@ class Session:
         self._initial = initial
         self._row: RunRow | None = None
         self._lost: HoldfastError | None = None
-        self._given_up = False
         self._saving = asyncio.Lock()
         self.state: dict[str, Any] = {}
 
@@ -52,7 +51,8 @@ class Session:
             home._session_ids.add(self.id)
         try:
             self._journal = home._journal
-            row, rows = await self._claimed()
+            claimed = await self._claim()
+            row, rows = claimed.row, claimed.rows
             try:
                 self.state = self._restored(row, rows)
                 self._saved = delta.copy(self.state)
@@ -63,6 +63,7 @@ class Session:
             home._session_ids.discard(self.id)
             raise
         self._seq = rows[-1].seq if rows else 0
+        self._began = claimed.began
         self._row = row
         self._lost = None
         home._sessions[row.no] = self
@@ -72,72 +73,37 @@ class Session:
         initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
         return replay(initial, rows)
 
-    async def _claimed(self) -> tuple[RunRow, list[Checkpoint]]:
-        """The session's row, now ours. Who gives up meanwhile leaves no lease that the heartbeat would prolong."""
-        self._given_up = False
-        claiming = asyncio.ensure_future(self._claim())
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            self._given_up = True
-            await asyncio.wait({claiming})
-            if not claiming.cancelled() and claiming.exception() is None:
-                await self._hand_back(claiming.result()[0])
-            raise
-
-    async def _claim(self) -> tuple[RunRow, list[Checkpoint]]:
-        home, store = self._home, self._home._store
-        seed = os.urandom(16)
-        self._began = clock.monotonic()
-        created = await self._committed(
-            RunRow(
-                id=self.id,
-                workflow="",
-                version="",
-                python=PYTHON,
-                module="",
-                file="",
-                inputs=b"",
-                fingerprint=b"",
-                state=codec.encode(self._initial, codec.Types.none, "the initial state", root="state")
-                if self._initial
-                else None,
-                seed=seed,
-                owner=home.owner,
-                lease_until_ms=lease.TTL_MS,
-            )
+    async def _claim(self) -> Claimed:
+        initial = self._initial
+        new = RunRow(
+            id=self.id,
+            workflow="",
+            version="",
+            python=PYTHON,
+            module="",
+            file="",
+            inputs=b"",
+            fingerprint=b"",
+            state=codec.encode(initial, codec.Types.none, "the initial state", root="state") if initial else None,
+            seed=os.urandom(16),
+            owner=self._home.owner,
+            lease_until_ms=lease.TTL_MS,
         )
-        if created is not None and created.seed == seed:
+        claimed = await Claiming(self._home, self._journal, new, self._admit, wait=True).claimed()
+        before = claimed.before
+        if before is None:
             log.info("session %s: started", self.id)
-            return created, []
-        while True:
-            row = await home._read(store.get, self.id)
-            if row is None:
-                raise StoreError(f"{store.url}: session {self.id!r} is gone while it was being opened; open it again")
-            if row.workflow:
-                raise Mismatch(f"{self.id!r} is a run of workflow {row.workflow!r}, not a session; choose another id")
-            if self._given_up:
-                raise asyncio.CancelledError
-            dead = row.owner is not None and row.owner != home.owner and lease.is_dead(row.owner)
-            if row.owner is None or row.owner == home.owner or dead or row.lease_until_ms <= store.now_ms():
-                died = row.owner is not None and row.owner != home.owner
-                self._began = clock.monotonic()
-                claimed = await home._read(
-                    lambda: store.claim(row.no, row.epoch, owner=home.owner, ttl_ms=lease.TTL_MS, died=died)  # noqa: B023
-                )
-                if claimed is not None:
-                    try:
-                        rows = await home._read(store.load, row.no)
-                    except BaseException:
-                        await self._hand_back(claimed)
-                        raise
-                    if died:
-                        log.warning("session %s: taken over from %s", self.id, lease.process_of(row.owner or ""))
-                    else:
-                        log.info("session %s: resumed with %d checkpoints", self.id, len(rows))
-                    return claimed, rows
-                continue
-            await clock.sleep(POLL_S)
+        elif before.owner is not None and before.owner != self._home.owner:
+            log.warning("session %s: taken over from %s", self.id, lease.process_of(before.owner))
+        else:
+            log.info("session %s: resumed with %d checkpoints", self.id, len(claimed.rows))
+        return claimed
+
+    def _admit(self, row: RunRow, waited: bool) -> None:
+        if row.workflow:
+            raise Mismatch(f"{self.id!r} is a run of workflow {row.workflow!r}, not a session; choose another id")
+        if row.status == "cancelled":
+            raise Cancelled(f"session {self.id!r} was cancelled; open one under a new id")
 
     async def save(self) -> None:
         """Commit what changed since the last save, as one checkpoint. Raises ``Fenced`` if the session was taken over,

@@ -1,9 +1,9 @@
 """The durable mapping of a run, as each part of it sees it.
 
-A step works on a view of its own: the state when it began and its own changes. They are recorded in its row and applied all at
-once when its outcome is delivered, live and on recall by the same code. The workflow's own changes between steps
-are made again by its code; rows carry them (as a chunk, tagged with the seq they came after) for readers only.
-"""
+A step works on a view of its own: the state when it began and its own changes. They are recorded in its row and
+applied all at once when its outcome is delivered, live and on recall by the same code. The workflow's own changes
+between steps are made again by its code; rows carry them (as a chunk, tagged with the seq they came after) for
+readers only."""
 
 from __future__ import annotations
 
@@ -69,16 +69,18 @@ class View:
         return None if self._values is None else delta.diff(self._base, self._values)
 
     def apply(self, change: dict[str, Any], seq: int) -> None:
-        """Make the change delivered with ``seq``, in place; ``StateConflict`` if an overlapping part of the run changed the same key."""
+        """Make the change delivered with ``seq``, in place; ``StateConflict`` if an overlapping part of the run
+        changed the same key.
+        """
         delta.apply(self.values, change)
 
 
 class BodyView(View):
     """The state as the workflow's own body sees it: the live state of the run.
 
-    Beside it stands the state that a reader of the rows would arrive at, from the body's first touch on: before that the two
-    are the same. ``recorded`` are the rows this process began with; the body's changes they carry are made again by its code.
-    """
+    Beside it stands the state that a reader of the rows would arrive at, from the body's first touch on: before that
+    the two are the same. ``recorded`` are the rows this process began with; the body's changes they carry are made
+    again by its code."""
 
     __slots__ = ("_carried", "_chunks", "_recorded")
 

@@ -94,7 +94,8 @@ def _serve_as_task(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None
     serving.add_done_callback(run.serving.discard)
     awaiting = call.frame.task
     if awaiting is not None:
-        # When the task that awaits this thread is cancelled, the call is: the thread goes on, its outcome counts for nothing.
+        # When the task that awaits this thread is cancelled, the call is: the thread goes on, its outcome counts for
+        # nothing.
         awaiting.add_done_callback(lambda _: serving.cancel())
 
 

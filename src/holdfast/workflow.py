@@ -1,9 +1,8 @@
 """``@workflow`` and ``@step``, and the call objects they make.
 
-Calling an async step or workflow gives an object that *is* a coroutine (``StepCall``, ``Call``), so asyncio's own tools take it.
-A generic class of ours, rather than ``Coroutine[Any, Any, R]``, keeps ``gather(parse(x), credit(x))`` exact under strict type
-checkers. Plain ``def`` functions are called as ever.
-"""
+Calling an async step or workflow gives an object that *is* a coroutine (``StepCall``, ``Call``), so asyncio's own
+tools take it. A generic class of ours, rather than ``Coroutine[Any, Any, R]``, keeps ``gather(parse(x), credit(x))``
+exact under strict type checkers. Plain ``def`` functions are called as ever."""
 
 from __future__ import annotations
 
@@ -135,6 +134,11 @@ class Call(_Awaitable[R_co]):
     def arguments(self) -> dict[str, Any]:
         return self._definition.bind(self._args, self._kwargs)
 
+    def encoded(self) -> bytes:
+        """The arguments, whole, so that the run can be resumed without being given them again."""
+        where = f"the arguments of {self._definition.name!r}"
+        return codec.encode(self.arguments, self._definition.parameter_types, where, root="")
+
     def inputs(self) -> bytes:
         return self._definition.encode_inputs(self._args, self._kwargs)
 
@@ -146,8 +150,8 @@ class Call(_Awaitable[R_co]):
         if not self._definition.is_async:
             self._coro = _NEVER
             raise TypeError(
-                f"workflow {self._definition.name!r} is a plain def, so what bind() gives cannot be awaited: hand it to "
-                "hf.run(…), or call the workflow itself"
+                f"workflow {self._definition.name!r} is a plain def, so what bind() gives cannot be awaited: hand it "
+                "to hf.run(…), or call the workflow itself"
             )
         return super()._started()
 
@@ -159,8 +163,9 @@ async def _drive(call: Invocation, body: Callable[[], Coroutine[Any, Any, Any]])
     driving = frame_of(task)
     if driving is None or driving.run is not run:
         raise NotInRun(
-            f"run {run.id!r}: a call of {call.definition.name!r} made in the run is awaited in a task that is not part of it, "
-            "so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a TaskGroup."
+            f"run {run.id!r}: a call of {call.definition.name!r} made in the run is awaited in a task that is not "
+            "part of it, so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a "
+            "TaskGroup."
         )
 
     async def execute(frame: Frame) -> Any:
@@ -285,8 +290,8 @@ def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kw
     if frame is None:
         if definition.kind == "step" and threads.in_lost_thread():
             warnings.warn(
-                f"step {definition.name!r} was called in a thread that belongs to no run while one is live, so its result "
-                "is not recorded. Start the thread with asyncio.to_thread, which carries the run along.",
+                f"step {definition.name!r} was called in a thread that belongs to no run while one is live, so its "
+                "result is not recorded. Start the thread with asyncio.to_thread, which carries the run along.",
                 NotRecorded,
                 stacklevel=3,
             )
@@ -337,12 +342,12 @@ def step(
 def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a step: the unit that is done once and remembered.
 
-    ``name``: default ``__qualname__``; one name is one step in a run. ``version``: recorded with each checkpoint; a record of
-    another version does not fit. ``key``: from the arguments to a ``str`` that numbers the call instead of its position.
-    ``ignore``: arguments that are no inputs (clients, secrets). ``returns``: the type of the result, where the annotation
-    does not say. ``attempts``, ``retry_on``, ``backoff`` (seconds before the second attempt, doubled for each further one, with
-    jitter, at most 60), ``timeout`` (seconds an attempt; async only).
-    """
+    ``name``: default ``__qualname__``; one name is one step in a run. ``version``: recorded with each checkpoint; a
+    record of another version does not fit. ``key``: from the arguments to a ``str`` that numbers the call instead of
+    its position.
+    ``ignore``: arguments that are no inputs (clients, secrets). ``returns``: the type of the result, where the
+    annotation does not say. ``attempts``, ``retry_on``, ``backoff`` (seconds before the second attempt, doubled for
+    each further one, with jitter, at most 60), ``timeout`` (seconds an attempt; async only)."""
     decorator = _StepDecorator(_known(options, "step"))
     return decorator if function is None else decorator(function)
 
@@ -369,9 +374,8 @@ def workflow(*, name: str | None = None, version: str | int | None = None) -> _W
 def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a workflow: the plan of a job, whose steps are remembered.
 
-    ``name``: default ``__qualname__``. ``version``: default a fingerprint of the function's syntax tree; a run resumes only under
-    the version (and Python ``major.minor``) that recorded it.
-    """
+    ``name``: default ``__qualname__``. ``version``: default a fingerprint of the function's syntax tree; a run
+    resumes only under the version (and Python ``major.minor``) that recorded it."""
     decorator = _WorkflowDecorator(_known(options, "workflow"))
     return decorator if function is None else decorator(function)
 

@@ -255,6 +255,22 @@ def test_start_gives_a_run_to_wait_for(url: str, caplog: pytest.LogCaptureFixtur
     assert ran == [2, 3, "endless", "cleaned up"]
 
 
+def test_start_does_not_wait_for_another_owner(url: str) -> None:
+    async def program() -> None:
+        async with holdfast.open(url) as hf, holdfast.open(url) as remote:
+            running = asyncio.create_task(remote.run(stuck(), id="a"))
+            await until(lambda: ran)
+            run = await asyncio.wait_for(hf.start(stuck(), id="a"), 5)
+            assert (run.id, run.status) == ("a", "running")
+            await remote.cancel("a")
+            with pytest.raises(Cancelled):
+                await asyncio.wait_for(run.wait(), 5)
+            with pytest.raises(Cancelled):
+                await running
+
+    asyncio.run(program())
+
+
 def test_what_a_failed_run_tells(url: str) -> None:
     @workflow
     async def bad() -> None:
@@ -441,9 +457,9 @@ def test_cancel_stops_a_live_run_for_good(url: str, same_process: bool) -> None:
     async def program() -> None:
         async with holdfast.open(url) as hf, holdfast.open(url) as remote:
             running = asyncio.create_task(hf.run(stuck(), id="a"))
+            await until(lambda: ran)
             waiting = asyncio.create_task(remote.run(stuck(), id="a"))
             started = await hf.start(stuck(), id="a")
-            await until(lambda: ran)
             await (hf if same_process else remote).cancel("a")
             async with asyncio.timeout(8):
                 for each in (running, waiting):

@@ -48,7 +48,7 @@ class Gated(Wrapped):
 
 
 class Failing(Wrapped):
-    """The commits for which ``when`` is true raise ``error``; ``late``: after they were written, so that nobody can know."""
+    """The commits for which ``when`` is true raise ``error``; ``late``: after they were written all the same."""
 
     def __init__(self, store: Store, when: Callable[[Batch], bool], error: Exception, *, late: bool = False) -> None:
         super().__init__(store)

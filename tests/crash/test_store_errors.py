@@ -1,4 +1,4 @@
-"""The store fails in the middle: everybody who waits is told, nothing later counts, and the same line goes on from what stands."""
+"""The store fails: everybody who waits is told, nothing later counts, and the same line goes on from what stands."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_failed_commit_stops_the_run_and_the_same_line_resumes(
             assert executed == ["a", "b", "c"][:n]
             assert await hf.run(line(["a", "b", "c"]), id="x") == ["a", "b", "c"]
             again = [] if late else [["a", "b", "c"][n - 1]]
-            assert sorted(executed) == sorted(["a", "b", "c", *again]), "what was written is recalled, the rest executed"
+            assert sorted(executed) == sorted(["a", "b", "c", *again]), "what was written is recalled"
             history = await hf.history("x")
             assert [each.seq for each in history] == list(range(1, len(history) + 1))
             assert (await hf.get("x")).deaths == 0
@@ -279,3 +279,32 @@ def test_a_row_behind_a_lost_commit_is_not_written(tmp_path: Path, behind: str) 
 
     asyncio.run(main())
     executed.clear()
+
+
+def test_a_run_whose_journal_was_closed_is_told(tmp_path: Path) -> None:
+    """Nobody answers behind a closed journal, so nobody may wait for it."""
+
+    async def main() -> None:
+        hf = on(open_store(tmp_path / "a.db"))
+        gate = asyncio.Event()
+
+        @step
+        async def gated() -> str:
+            executed.append("gated")
+            await gate.wait()
+            return "gated"
+
+        @workflow(version="1")
+        async def one() -> str:
+            return await gated()
+
+        running = asyncio.create_task(hf.run(one(), id="x"))
+        while not executed:
+            await asyncio.sleep(0.001)
+        await asyncio.to_thread(hf._journal.close)
+        gate.set()
+        with pytest.raises(StoreError, match="closed"):
+            await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(hf.aclose(), 10)
+
+    asyncio.run(main())

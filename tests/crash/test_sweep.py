@@ -62,7 +62,8 @@ def test_a_plain_workflow() -> None:
 
 
 def test_failures_that_are_history() -> None:
-    assert swept(programs.failing_over(), commits=6).result == ["ValueError no tea", "tea", "ValueError no milk", "milk"]
+    seen = ["ValueError no tea", "tea", "ValueError no milk", "milk"]
+    assert swept(programs.failing_over(), commits=6).result == seen
 
 
 def test_a_failure_that_ends_the_run() -> None:

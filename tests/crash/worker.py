@@ -1,7 +1,7 @@
 """A process that advances a run, for tests that kill, stop, interrupt and fork it.
 
-``python worker.py MODE DB FOLDER NAME [option=value …]``. Its stages write to ``FOLDER/ledger``, and stage n waits while
-``FOLDER/hold-n-NAME`` exists. How it ended is the last line it prints.
+``python worker.py MODE DB FOLDER NAME [option=value …]``. Its stages write to ``FOLDER/ledger``, and stage n waits
+while ``FOLDER/hold-n-NAME`` exists. How it ended is the last line it prints.
 """
 
 from __future__ import annotations

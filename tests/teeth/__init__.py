@@ -1,4 +1,4 @@
-"""Bugs planted into copies of the sources, and the tests that must notice them. ``python -m tests.teeth`` runs them all."""
+"""Bugs planted into copies of the sources, for the tests to notice. ``python -m tests.teeth`` runs them all."""
 
 from __future__ import annotations
 

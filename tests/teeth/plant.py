@@ -41,7 +41,8 @@ def apply(plant: Plant, house: Path) -> None:
     found = text.count(plant.old)
     if found != 1:
         raise AssertionError(
-            f"plant {plant.name!r}: the text it replaces occurs {found} times in {plant.file}, not once: bring it up to date"
+            f"plant {plant.name!r}: the text it replaces occurs {found} times in {plant.file}, not once: bring it up "
+            "to date"
         )
     path.write_text(text.replace(plant.old, plant.new))
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from tests.teeth import PLANTED, plant  # noqa: E402
+from . import PLANTED, plant
 
 pytestmark = pytest.mark.slow
 JOBS = 2

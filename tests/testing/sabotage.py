@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import holdfast
-from holdfast import Holdfast, step, workflow
+from holdfast import step, workflow
 from holdfast.store import Batch, Checkpoint, Committed, RunRow
 from holdfast.store.sqlite import SQLiteStore
 
@@ -32,13 +31,6 @@ async def where_it_ran() -> list[int]:
 @workflow(version="1")
 async def broken() -> int:
     return await add(1, 2) // 0
-
-
-async def outside(hf: Holdfast) -> int:
-    """Executes a finished step again, behind holdfast's back: no record, no store could tell."""
-    total = await hf.run(summed(2), id="job")
-    holdfast.state.clear()
-    return total
 
 
 def sound(folder: Path) -> SQLiteStore:
@@ -79,17 +71,3 @@ class Undying(SQLiteStore):
 
 def undying(folder: Path) -> SQLiteStore:
     return Undying(folder / "mine.db")
-
-
-class Piecemeal(SQLiteStore):
-    """Writes the end of a run in a transaction of its own, before the rows it came with."""
-
-    def commit(self, batch: Batch) -> Committed:
-        if batch.finishes and not batch.appends:
-            return super().commit(batch)
-        committed = super().commit(Batch(creates=batch.creates, appends=batch.appends[1:]))
-        return committed if not batch.appends else super().commit(Batch(appends=batch.appends[:1]))
-
-
-def piecemeal(folder: Path) -> SQLiteStore:
-    return Piecemeal(folder / "mine.db")

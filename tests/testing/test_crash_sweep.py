@@ -105,7 +105,7 @@ def test_what_another_process_cannot_find() -> None:
 SCRIPT = """
     import asyncio
     import holdfast
-    from holdfast import workflow
+    from holdfast import step, workflow
     from holdfast.testing import crash_sweep
 
     @step
@@ -139,13 +139,15 @@ def test_a_script(tmp_path: Path) -> None:
         """
         if __name__ == "__main__":
             print(crash_sweep(review("A-17"), second=1))
-            print(crash_sweep(plain.bind("A-17"), second=1).result, crash_sweep(renamed.bind("B"), second=1))
+            print(crash_sweep(plain.bind("A-17"), second=1).result)
+            print(crash_sweep(renamed.bind("B"), second=1))
         """,
         tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    assert first.startswith("crash sweep of review(app_id='A-17'): ") and second.startswith("A-17A-17 crash sweep of another(app_id='B'): ")
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("crash sweep of review(app_id='A-17'): ") and second == "A-17A-17"
+    assert third.startswith("crash sweep of another(app_id='B'): ")
 
 
 def test_a_script_that_sweeps_when_it_is_imported(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_backoff_by_the_fake_clock(hf_sqlite: holdfast.Holdfast, fake_clock: Fak
         assert await running == "done"
 
     asyncio.run(main())
-    waits = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert all(base / 2 <= waited <= base for base, waited in zip((10, 20, 40), waits, strict=True)), waits
 
 
@@ -91,4 +92,4 @@ def test_a_program_without_a_loop(tmp_path: Path) -> None:
         run = hf.wait(hf.start(plain.bind(), id="x"))
         hf.wait(time.sleepers(1))
         hf.wait(time.advance(100))
-        assert 20 <= hf.wait(run.wait()) <= 40
+        assert 20 <= hf.wait(run.wait()) <= 100  # a thread is not waited for

@@ -29,8 +29,8 @@ def parse_arguments(definition: Definition, texts: tuple[str, ...]) -> tuple[tup
             named[name] = value
         elif equals and name.isidentifier() and not _takes_any(signature, inspect.Parameter.VAR_POSITIONAL):
             raise Problem(
-                f"there is no argument {name!r}. {takes}. (A value that itself begins like this: NAME={text}, with the "
-                "name of its argument.)"
+                f"there is no argument {name!r}. {takes}. (A value that itself begins like this: NAME={text}, with "
+                "the name of its argument.)"
             )
         else:
             positional.append(text)

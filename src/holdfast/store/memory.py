@@ -136,7 +136,7 @@ class MemoryStore:
                 return None
             now = self.now_ms()
             row.epoch += 1
-            row.owner, row.status, row.error = owner, "running", None
+            row.owner, row.status = owner, "running"
             row.lease_until_ms, row.updated_ms = now + ttl_ms, now
             row.deaths += died
             self._data.claims[run_no].append(Claim(run_no=run_no, epoch=row.epoch, owner=owner, claimed_ms=now))

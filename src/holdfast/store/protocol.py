@@ -168,9 +168,10 @@ class Store(Protocol):
     def claims(self, run_no: int) -> list[Claim]: ...
 
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
-        """Take the run if its epoch is still ``epoch``: epoch + 1, status running, error cleared, a new
-        lease, one death more if ``died``, a row in the claims. The row as it is now, or None if another was
-        faster or the run is done or cancelled. Whether the lease had lapsed is the caller's to decide."""
+        """Take the run if its epoch is still ``epoch``: epoch + 1, status running (the error of the failure before
+        stays), a new lease, one death more if ``died``, a row in the claims. The row as it is now, or None if another
+        was faster or the run is done or cancelled. Whether the lease had lapsed is the caller's to decide.
+        """
         ...
 
     def renew(self, owner: str, *, ttl_ms: int) -> set[int]:

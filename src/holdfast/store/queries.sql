@@ -73,7 +73,7 @@ ORDER BY seq
 SELECT run_no, epoch, owner, claimed_ms FROM claim WHERE run_no = :run_no ORDER BY epoch
 
 -- name: claim
-UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running', error = NULL,
+UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running',
     lease_until_ms = :until_ms, updated_ms = :now_ms, deaths = deaths + :died
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,

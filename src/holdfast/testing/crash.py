@@ -29,8 +29,8 @@ Target = Call[Any] | Callable[[Holdfast], Awaitable[Any]]
 
 @dataclass
 class Sweep:
-    """What a crash sweep did. ``points`` are the crashes that came about, ``unreached`` those whose call never came because
-    the program, timed otherwise, made fewer of them; it was checked all the same."""
+    """What a crash sweep did. ``points`` are the crashes that came about, ``unreached`` those whose call never came
+    because the program, timed otherwise, made fewer of them; it was checked all the same."""
 
     program: str
     seed: int
@@ -44,8 +44,8 @@ class Sweep:
     def __str__(self) -> str:
         missed = f", {len(self.unreached)} points not reached" if self.unreached else ""
         return (
-            f"crash sweep of {self.program}: {len(self.points)} crash points, {self.kills} kills, {self.processes} processes, "
-            f"{self.seconds:.1f} s, seed {self.seed}{missed}"
+            f"crash sweep of {self.program}: {len(self.points)} crash points, {self.kills} kills, "
+            f"{self.processes} processes, {self.seconds:.1f} s, seed {self.seed}{missed}"
         )
 
 
@@ -62,20 +62,24 @@ def crash_sweep(
     jobs: int = 2,
     timeout: float = 60.0,
 ) -> Sweep:
-    """Kill a process (SIGKILL) before and after every call of the store, resume in a new process, and check what holdfast promises.
+    """Kill a process (SIGKILL) before and after every call of the store, resume in a new process, and check what
+    holdfast promises.
 
-    ``target``: a call such as ``review_loan("A-17")`` or ``review.bind("A-17")`` of a workflow at the top of a module or script, or
-    an ``async def`` function there that is given a ``Holdfast``. Each point has a SQLite file of its own, or the store
-    that ``store`` (a function at the top of a module) opens in the folder it is given. Checked is that the outcome is that
-    of a run nobody killed; that each step whose row was committed was not executed again, by a ledger outside the
-    store; that nothing acknowledged is lost; that ``seq`` has no gap; that epochs rise; that deaths are counted.
+    ``target``: a call such as ``review_loan("A-17")`` or ``review.bind("A-17")`` of a workflow at the top of a module
+    or script, or an ``async def`` function there that is given a ``Holdfast``. Each point has a SQLite file of its
+    own, or the store that ``store`` (a function at the top of a module) opens in the folder it is given. Checked is
+    that the outcome is that of a run nobody killed; that each step whose row was committed was not executed again, by
+    a ledger outside the store; that nothing acknowledged is lost; that ``seq`` has no gap; that epochs rise; that
+    deaths are counted.
 
-    The calls a resume makes are swept too, after a crash in the middle; ``second`` is how many further pairs of crashes are tried,
-    chosen by ``seed``. ``limit`` caps the number of points, chosen by ``seed``, for programs with many. ``only`` tries one
-    point, as a failure names it: ``only="commit 3 after"``. ``timeout`` is in seconds, for each process.
+    The calls a resume makes are swept too, after a crash in the middle; ``second`` is how many further pairs of
+    crashes are tried, chosen by ``seed``. ``limit`` caps the number of points, chosen by ``seed``, for programs with
+    many. ``only`` tries one point, as a failure names it: ``only="commit 3 after"``. ``timeout`` is in seconds, for
+    each process.
 
-    The module is imported in a new process, which then forks: patches made by a test are not there, prints go to a log. Under its
-    own file name a script is imported anew, so the sweep itself belongs under ``if __name__ == "__main__":``.
+    The module is imported in a new process, which then forks: patches made by a test are not there, prints go to a
+    log. Under its own file name a script is imported anew, so the sweep itself belongs under ``if __name__ ==
+    "__main__":``.
 
     Raises ``AssertionError`` naming the point, the seed, the ledger, and how to replay it.
     """
@@ -83,6 +87,8 @@ def crash_sweep(
         raise RuntimeError(
             'crash_sweep was called while its own module is imported: put it under if __name__ == "__main__":'
         )
+    if not hasattr(os, "fork"):
+        raise RuntimeError("a crash sweep forks a process for each crash, which this system cannot")
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     sweep = Sweep(_name(target), seed)
     program = _program(target, store, state, timeout)
@@ -171,6 +177,7 @@ class _Sweeping:
         self.random = random.Random(sweep.seed)
         self.numbers = 0
         self.calls: dict[_Point, dict[str, int]] = {}  # of the last process, where it ended by itself
+        self.came: dict[_Point, bool] = {}
         self.plain: Reply | None = None
         self._template = folder / "template"
         if factory is None:
@@ -209,7 +216,7 @@ class _Sweeping:
                 active[request.id] = lane
                 self.zygote.send(request)
             if not active:
-                return
+                break
             reply = self.zygote.receive()
             lane = active.pop(reply.id)
             try:
@@ -218,6 +225,9 @@ class _Sweeping:
                 continue
             active[request.id] = lane
             self.zygote.send(request)
+        for each in points:
+            if each:
+                (self.sweep.points if self.came[each] else self.sweep.unreached).append(_written(each))
 
     def _lane(self, point: _Point) -> _Lane:
         """One point: crash, resume (and crash again), and look at what stands."""
@@ -240,7 +250,7 @@ class _Sweeping:
             replies.append((yield Request(self.numbers, str(folder), 2, None)))
         else:
             came = len(replies) > len(point)
-            (self.sweep.points if came else self.sweep.unreached).append(_written(point))
+            self.came[point] = came
         self.calls[point] = reply.calls
         self._judge(point, folder, replies)
 

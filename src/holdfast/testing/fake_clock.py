@@ -19,10 +19,10 @@ _POLL_S = 0.001
 class FakeClock(clock.Clock):
     """``with FakeClock() as time:`` everything holdfast decides by time, backoffs and waits among it, goes by ``time``.
 
-    ``await time.advance(60)`` lets a minute pass: sleeping tasks wake in the order of their times, each at its own time and
-    at rest before the next wakes, also one that goes to sleep again meanwhile. Steps still need the real time that their
-    commits take, so a test waits for who must be asleep with ``await time.sleepers(1)`` before it advances. asyncio's own
-    timers, those of ``@step(timeout=…)`` among them, are the loop's and stay real.
+    ``await time.advance(60)`` lets a minute pass: sleeping tasks wake in the order of their times, each at its own
+    time and at rest before the next wakes, also one that goes to sleep again meanwhile. Steps still need the real
+    time that their commits take, so a test waits for who must be asleep with ``await time.sleepers(1)`` before it
+    advances. asyncio's own timers, those of ``@step(timeout=…)`` among them, are the loop's and stay real.
     """
 
     def __init__(self, start_ms: int = 1_800_000_000_000) -> None:

@@ -1,6 +1,7 @@
 """What the processes of a crash sweep did, written down outside of every store: one line an event, in a plain file.
 
-A line is one ``write`` to a file opened with O_APPEND, so what a process wrote before it was killed is there, whole and in order.
+A line is one ``write`` to a file opened with O_APPEND, so what a process wrote before it was killed is there, whole
+and in order.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Observed:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(self.__wrapped__):
-            coroutine = self._awaited(args, kwargs)
+            coroutine: Any = self._awaited(args, kwargs)
             coroutine.__qualname__ = self.__wrapped__.__qualname__  # by which tasks are told apart
             return coroutine
         self._note()

@@ -1,4 +1,5 @@
-"""Fixtures for programs that use holdfast: ``pytest_plugins = ["holdfast.testing.pytest_plugin"]`` in a ``conftest.py``.
+"""Fixtures for programs that use holdfast. In a ``conftest.py``: ``pytest_plugins =
+["holdfast.testing.pytest_plugin"]``.
 
 It is not registered by itself: a plugin that comes with every installation would load holdfast, and claim these short
 names, in test suites that have nothing to do with it.

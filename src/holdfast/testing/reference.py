@@ -26,8 +26,8 @@ def reference_to(function: Callable[..., Any], what: str) -> Reference:
     qualname: str = function.__qualname__
     if "<locals>" in qualname or "<lambda>" in qualname:
         raise TypeError(
-            f"{what} {qualname!r} is made inside a function, where a new process cannot find it: define it at the top of "
-            "its module"
+            f"{what} {qualname!r} is made inside a function, where a new process cannot find it: define it at the "
+            "top of its module"
         )
     module = sys.modules.get(function.__module__)
     name, file = function.__module__, getattr(function, "__code__", None)

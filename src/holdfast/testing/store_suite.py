@@ -379,7 +379,7 @@ class StoreSuite:
         clock.now += 10
         row = store.claim(run.no, 1, owner="other", ttl_ms=700, died=True)
         assert row is not None and row == store.get("a")
-        assert (row.owner, row.epoch, row.status, row.error, row.deaths) == ("other", 2, "running", None, 1)
+        assert (row.owner, row.epoch, row.status, row.error, row.deaths) == ("other", 2, "running", b"e", 1)
         assert (row.lease_until_ms, row.updated_ms) == (clock.now + 700, clock.now)
         assert store.claim(run.no, 1, owner="late", ttl_ms=700, died=True) is None
         row = store.claim(run.no, 2, owner="third", ttl_ms=700, died=False)

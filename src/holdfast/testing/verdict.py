@@ -90,7 +90,7 @@ def _of_acknowledged(rows: list[Checkpoint], events: list[Event]) -> list[str]:
 
 
 def _retried(rows: list[Checkpoint], run: RunRow, events: list[Event]) -> set[int]:
-    """The seqs of failures that may be executed anew: those that ended the run, and those inside an outer step that is."""
+    """The seqs of failures that may be executed anew: those that ended the run, and those inside an outer step."""
     retried = {row.seq for row in rows if row.scope and row.status != "done"}
     if run.error is not None:
         retried |= set(Failure.decode(run.error, f"run {run.id!r}").seqs)
@@ -117,8 +117,8 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
         told = f"{place} (seq {row.seq}, {row.status})"
         if began[place, row.epoch] != attempts[place, row.epoch] and row.seq not in retried:
             problems.append(
-                f"{told} was recorded under epoch {row.epoch} with {attempts[place, row.epoch]} attempts, and executed "
-                f"{began[place, row.epoch]} times"
+                f"{told} was recorded under epoch {row.epoch} with {attempts[place, row.epoch]} attempts, and "
+                f"executed {began[place, row.epoch]} times"
             )
         again = [epoch for epoch in epochs[place] if epoch > row.epoch]
         if again and row.seq not in retried:

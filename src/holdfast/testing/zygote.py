@@ -1,8 +1,9 @@
-"""The process that a crash sweep's processes are forked from: it imports the program once, and has no thread and no loop.
+"""The process that a crash sweep's processes are forked from: it imports the program once, and has no thread and no
+loop.
 
-``python -m holdfast.testing.zygote FD`` reads one ``Program`` and then ``Request`` lines from its standard input, and writes a
-``Reply`` line to the file descriptor for each process that ended. Every process is a child of its own, so a kill is
-a real one.
+``python -m holdfast.testing.zygote FD`` reads one ``Program`` and then ``Request`` lines from its standard input, and
+writes a ``Reply`` line to the file descriptor for each process that ended. Every process is a child of its own, so a
+kill is a real one.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import psutil  # noqa: F401 - what every resuming child would import again
 
 from holdfast import codec, execution
 from holdfast.app import Holdfast
@@ -118,7 +119,8 @@ class CrashingStore:
 
 
 class _FixedSeeds:
-    """The ``os`` of ``holdfast.execution``: each run gets the same seed, so ``uuid4()`` and ``random()`` can be compared."""
+    """The ``os`` of ``holdfast.execution``: each run gets the same seed, so ``uuid4()`` and ``random()`` can be
+    compared."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -169,7 +171,7 @@ def _child(target: _Target, request: Request) -> Reply:
     folder = Path(request.folder)
     ledger = Observed.ledger = Ledger(folder / "ledger.jsonl", request.process)
     store = CrashingStore(open_in(folder, target.factory), ledger, request.crash)
-    vars(execution)["os"] = _FixedSeeds()
+    execution.__dict__["os"] = _FixedSeeds()
     reply = Reply(request.id)
 
     async def main() -> bytes:
@@ -289,13 +291,14 @@ def main() -> None:
     try:
         program = msgspec.json.decode(bytes(line), type=Program)
         sys.path[:] = program.path
+        import_module("psutil")  # else every child that resumes would import it
         _observe_every_function()
         target = _Target(program)
         others = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
         if others:
             raise RuntimeError(
-                f"importing {program.target.module or program.target.file} started threads ({', '.join(others)}), which a "
-                "forked process does not have: start them when they are used"
+                f"importing {program.target.module or program.target.file} started threads ({', '.join(others)}), "
+                "which a forked process does not have: start them when they are used"
             )
     except BaseException as error:
         traceback.print_exc()

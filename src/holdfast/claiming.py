@@ -1,0 +1,129 @@
+"""The way to a lease: create the run, or take it over from whoever let go of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from . import branches, clock, lease
+from .errors import Busy, HoldfastError, StoreError
+from .journal import Journal
+from .store import Checkpoint, Finish, RunRow
+
+if TYPE_CHECKING:
+    from .app import Holdfast
+
+log = logging.getLogger("holdfast")
+
+POLL_S = 0.1  # how often a run owned by somebody else is looked at
+
+
+@dataclass
+class Claimed:
+    """``row`` is ours from ``began`` on (monotonic seconds), unless it is done. ``before``: as it was found, None if
+    new.
+    """
+
+    row: RunRow
+    rows: list[Checkpoint]
+    began: float
+    before: RunRow | None = None
+    dead: bool = False  # the owner before is dead, not just late
+
+
+class Claiming:
+    """``admit(row, waited)`` raises where the run that was found is none to go on with."""
+
+    def __init__(
+        self, home: Holdfast, journal: Journal, new: RunRow, admit: Callable[[RunRow, bool], None], *, wait: bool
+    ) -> None:
+        self._home = home
+        self._journal = journal
+        self._new = new
+        self._admit = admit
+        self._wait = wait
+        self._given_up = False
+
+    async def claimed(self) -> Claimed:
+        """Create or take over. Who gives up meanwhile leaves no lease behind that the heartbeat would prolong."""
+        loop = asyncio.get_running_loop()
+        claiming = branches.unlabelled_task(loop, self._claim(), f"holdfast claim {self._new.id}")
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            self._given_up = True
+            await asyncio.wait({claiming})
+            if not claiming.cancelled() and claiming.exception() is None:
+                await self._hand_back(claiming.result().row)
+            raise
+
+    async def _claim(self) -> Claimed:
+        began = clock.monotonic()
+        new = self._new
+        created = await self._journal.committed(new, asyncio.get_running_loop())
+        if created is not None and created.seed == new.seed:
+            return Claimed(created, [], began)
+        waited = False
+        while True:
+            before = await self._found()
+            self._admit(before, waited)
+            if before.status == "done":
+                return Claimed(before, [], began, before)
+            dead = before.owner is not None and lease.is_dead(before.owner)
+            if dead or self._is_free(before):
+                began = clock.monotonic()
+                row = await self._take(before)
+                if row is not None:
+                    return Claimed(row, await self._loaded(row), began, before, dead)
+                continue
+            if not self._wait:
+                raise Busy(
+                    f"run {before.id!r} is being advanced by {lease.process_of(before.owner or '')}. Leave out "
+                    "wait=False to wait for its outcome (and to take it over should that process die)."
+                )
+            if not waited:
+                waited = True
+                log.info("run %s: owned by %s, waiting for it", before.id, lease.process_of(before.owner or ""))
+            await clock.sleep(POLL_S)
+
+    async def _found(self) -> RunRow:
+        store = self._home._store
+        row = await self._home._read(store.get, self._new.id)
+        if self._given_up:
+            raise asyncio.CancelledError
+        if row is None:
+            raise StoreError(
+                f"{store.url}: {self._new.id!r} is gone while it was being claimed; run the same line again"
+            )
+        return row
+
+    def _is_free(self, row: RunRow) -> bool:
+        return row.owner in (None, self._home.owner) or row.lease_until_ms <= self._home._store.now_ms()
+
+    async def _take(self, row: RunRow) -> RunRow | None:
+        died = row.owner is not None and row.owner != self._home.owner
+        take = partial(
+            self._home._store.claim, row.no, row.epoch, owner=self._home.owner, ttl_ms=lease.TTL_MS, died=died
+        )
+        return await self._home._read(take)
+
+    async def _loaded(self, row: RunRow) -> list[Checkpoint]:
+        try:
+            return await self._home._read(self._home._store.load, row.no)
+        except BaseException:
+            await self._hand_back(row)
+            raise
+
+    async def _hand_back(self, row: RunRow) -> None:
+        if row.status == "done":
+            return
+        status = "running" if row.workflow else "waiting"
+        try:
+            finish = Finish(run_no=row.no, epoch=row.epoch, status=status)
+            await self._journal.committed(finish, asyncio.get_running_loop())
+        except HoldfastError:  # it lapses by itself
+            pass
