@@ -31,6 +31,16 @@ EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
 
 
+def _cancelled(row: Checkpoint) -> asyncio.CancelledError:
+    """The cancellation of a call, with its checkpoint: if it ends the run (a timeout), that call is tried anew.
+
+    No class of its own: ``asyncio.timeout`` looks for the very class.
+    """
+    error = asyncio.CancelledError()
+    error.seq = row.seq  # type: ignore[attr-defined]
+    return error
+
+
 class Invocation:
     """One call of a step in a run, with its place."""
 
@@ -50,7 +60,8 @@ class Invocation:
         self.args = args
         self.kwargs = kwargs
         self.in_thread = False
-        frame.run.check()
+        if not frame.run.is_ignoring:
+            frame.run.check()
         if frame.in_thread:
             raise HoldfastError(
                 f"run {frame.run.id!r}: {definition.name!r} was called while another call of the same branch is "
@@ -73,6 +84,8 @@ class Invocation:
 async def perform(call: Invocation, execute: Execute) -> Any:
     """Answer a call from the record, or execute it and record the outcome."""
     run, definition = call.frame.run, call.definition
+    if run.is_ignoring:
+        await run.halt()
     run.check()
     run.delivery.stir()
     if call.frame.thread_rested is not None:
@@ -118,7 +131,7 @@ async def _cancelled_again(call: Invocation, row: Checkpoint) -> None:
     finally:
         run.delivery.release(row.seq)
     await _delivered(call, row)
-    raise asyncio.CancelledError(f"step {row.name!r} was cancelled when it was recorded")
+    raise _cancelled(row)
 
 
 async def _delivered(call: Invocation, row: Checkpoint) -> None:
@@ -242,7 +255,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         run.observer("executed", run, row)
     _warn_if_undurable(run, row)
     if row.status == "cancelled":
-        raise asyncio.CancelledError
+        raise _cancelled(row)
     if failure is not None:
         described = _describe(failure)
         raise StepFailed(row.name, described["type"], described["message"], seq=row.seq) from failure

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("holdfast")
 
+_abandoned: list[asyncio.Task[Any]] = []  # were they collected, their code would go on
 UNWIND_S = 5.0  # how long a stopped program's own cleanup is waited for
 
 
@@ -150,7 +151,7 @@ class Execution:
             self.loop,
             submit=self._submit,
             home=self.home,
-            ignored=self._tried_anew(claimed),
+            ignored=set(self._failure.seqs) if self._failure is not None else set(),
         )
         run.lease_deadline = self.lease_began + lease.SELF_STOP * lease.TTL_MS / 1000
         run.confirm_lease = self._confirm_lease
@@ -192,6 +193,8 @@ class Execution:
         self._check_same(row)
         if row.status == "done":
             return
+        if waited:
+            self._resolve(self.claimed)  # by somebody: hf.start need not wait for that one's end
         if row.status == "failed" and waited:
             failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
             raise StepFailed(row.workflow, failure.type, failure.message)
@@ -207,14 +210,6 @@ class Execution:
             log.warning("run %s: taken over from %s, which %s; %d checkpoints", self.id, process, why, count)
         else:
             log.info("run %s: resumed with %d checkpoints", self.id, count)
-
-    def _tried_anew(self, claimed: Claimed) -> set[int]:
-        """Only the failure that ended the run is tried anew; calls cancelled behind it were cancelled because of it."""
-        if self._failure is None or not self._failure.seqs:
-            return set()
-        first, last = min(self._failure.seqs), self._failure.last
-        behind = {row.seq for row in claimed.rows if row.status == "cancelled" and first < row.seq <= last}
-        return behind | set(self._failure.seqs)
 
     def _check_same(self, row: RunRow) -> None:
         if row.workflow != self.definition.name:
@@ -261,12 +256,10 @@ class Execution:
             await ended
         except asyncio.CancelledError:
             run.poison(Unloaded(f"run {self.id!r} was unloaded"))
-        if run.stop is None and root.cancelled():
-            run.poison(Unloaded(f"run {self.id!r}: its root task was cancelled"))
-        if run.stop is None and isinstance(error := root.exception(), Stop):
+        if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
         if run.stop is not None:
-            await self._unwind(root)
+            await self._unwind(run, root)
             return await self._stopped(run, run.stop.error)
         return await self._finish(run, root)
 
@@ -281,7 +274,7 @@ class Execution:
         frame.task = root
         return root
 
-    async def _unwind(self, root: asyncio.Future[Any]) -> None:
+    async def _unwind(self, run: LiveRun, root: asyncio.Future[Any]) -> None:
         """Let the program's own cleanup happen; what it does after that is ignored."""
         if isinstance(root, asyncio.Task) and not root.done():
             root.cancel()
@@ -289,7 +282,9 @@ class Execution:
                 await asyncio.wait({root}, timeout=UNWIND_S)
             except asyncio.CancelledError:
                 pass  # asked a second time: do not wait
-        if root.done() and not root.cancelled():
+        if not root.done():
+            _abandon(run, root)
+        elif not root.cancelled():
             root.exception()  # looked at, so that asyncio does not report it as lost
 
     async def _stopped(self, run: LiveRun, error: HoldfastError) -> Any:
@@ -308,7 +303,10 @@ class Execution:
         parked = isinstance(error, (Diverged, CodecError))
         finish = self._handed_back(run)
         if parked:
-            finish.status, finish.error = "parked", Failure(type(error).__name__, str(error)).encode()
+            finish.status, finish.error = (
+                "parked",
+                Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
+            )
             log.error("run %s: parked: %s", self.id, error)
         else:
             log.info(
@@ -330,8 +328,8 @@ class Execution:
         return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
 
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
-        error = root.exception()
-        if error is not None and not isinstance(error, Exception):
+        error = _exception_of(root)
+        if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
             await self._committed(self._handed_back(run))
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
@@ -344,7 +342,7 @@ class Execution:
             except CodecError as unfit:
                 error = unfit
         if error is not None:
-            finish.status, finish.error = "failed", _failure(error, run.last_seq).encode()
+            finish.status, finish.error = "failed", _failure(error, run).encode()
         try:
             run.record_leftovers()
             await self._committed(finish)
@@ -409,7 +407,25 @@ class Execution:
             pass
 
 
-def _failure(error: BaseException, last: int) -> Failure:
+def _abandon(run: LiveRun, root: asyncio.Future[Any]) -> None:
+    """A program that will not stop is left behind, so that ``asyncio.run`` does not wait for it at its end."""
+    root.add_done_callback(lambda done: done.cancelled() or done.exception())
+    for task in asyncio.all_tasks(run.loop):
+        frame = branches.frame_of(task)
+        if frame is not None and frame.run is run:
+            asyncio.tasks._unregister_task(task)  # asyncio has no public word for this
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            _abandoned.append(task)
+
+
+def _exception_of(root: asyncio.Future[Any]) -> BaseException | None:
+    try:
+        return root.exception()
+    except asyncio.CancelledError as error:
+        return error
+
+
+def _failure(error: BaseException, run: LiveRun) -> Failure:
     """What is kept of the exception that ended a run, with the failed checkpoints it came from."""
     seqs: set[int] = set()
     seen: set[int] = set()
@@ -422,6 +438,8 @@ def _failure(error: BaseException, last: int) -> Failure:
         if isinstance(each, StepFailed) and each.seq is not None:
             seqs.add(each.seq)
             continue
+        if isinstance(each, asyncio.CancelledError) and (seq := getattr(each, "seq", None)) is not None:
+            seqs.add(seq)  # a timeout: the call it cut short is tried anew
         if isinstance(each, BaseExceptionGroup):
             open_.extend(each.exceptions)
         open_.extend((each.__cause__, each.__context__))
@@ -432,4 +450,7 @@ def _failure(error: BaseException, last: int) -> Failure:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     text = "".join(traceback.format_exception(kind, error, error.__traceback__))[-8000:]
-    return Failure(name, str(error), text, sorted(seqs), last)
+    # Calls cancelled behind the failure were cancelled because of it; what an earlier retry did not come to still
+    # stands.
+    behind = {seq for seq in run.cancelled if seqs and seq > min(seqs)}
+    return Failure(name, str(error), text, sorted({*seqs, *behind, *run.ignored}))

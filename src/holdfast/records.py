@@ -16,15 +16,13 @@ from .store import RunRow, Spent
 
 
 class Failure(msgspec.Struct):
-    """What is kept of an exception. ``seqs`` are the failed checkpoints that ended the run: these are tried anew.
-    ``last`` is the last checkpoint there was then.
-    """
+    """What is kept of an exception. ``seqs`` are the checkpoints that a resume tries anew: the failures that ended the
+    run (and earlier ones that no retry has come to yet), and the calls that were cancelled because of them."""
 
     type: str
     message: str
     traceback: str = ""
     seqs: list[int] = []
-    last: int = 0
 
     def encode(self) -> bytes:
         return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")

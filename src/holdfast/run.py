@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .branches import Frame
 
 
+_REFUSALS_MAX = 100
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
@@ -219,6 +220,9 @@ class LiveRun:
         self.loop = loop
         self.home = home  # the Holdfast, for current()
         self.records = Records(rows, ignored or set())
+        self.ignored = ignored or set()
+        self.cancelled = {each.seq for each in rows if each.status == "cancelled"} - self.ignored
+        self.refusals = 0
         self.recorded_until = rows[-1].seq if rows else 0
         self.delivered = 0
         self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
@@ -285,13 +289,14 @@ class LiveRun:
     def is_leaving(self) -> bool:
         """Whether a cancellation that arrives now comes from outside the program: such a one is not its history.
 
-        A loop that ends cancels all its tasks at once, so a step may see its cancellation before the run has seen its own.
-        """
+        A loop that ends cancels all its tasks at once, so a step may see its cancellation before the run has seen its
+        own."""
         return self.stop is not None or self.finished or self.driver_is_cancelled()
 
     def check(self) -> None:
         """Every call passes here: in a run that must stop, nothing more starts."""
         if self.stop is not None:
+            self.refusals += 1
             raise Stop(self.stop.error)
         if self.finished:
             raise Stop(Fenced(f"run {self.id!r} is over; a step was called from a task that outlived it"))
@@ -308,6 +313,15 @@ class LiveRun:
             for stopped in self.stops:
                 stopped()
         return self.stop
+
+    @property
+    def is_ignoring(self) -> bool:
+        """Whether the program catches every refusal and calls again. Then a call waits for ever, or it would never let
+        go of the loop."""
+        return self.stop is not None and self.refusals >= _REFUSALS_MAX
+
+    async def halt(self) -> None:
+        await self.loop.create_future()
 
     def cancel_calls(self) -> None:
         """Cancel the tasks that are inside a step; what else the program runs is its own."""
@@ -354,11 +368,6 @@ class LiveRun:
             )
         return row
 
-    @property
-    def last_seq(self) -> int:
-        """The number of the last row sent."""
-        return self._seq
-
     # -- outcomes ------------------------------------------------------------------------------------------
 
     def pending(self) -> Pending:
@@ -377,6 +386,8 @@ class LiveRun:
         self._seq += 1
         row.seq = self._seq
         row.checksum = row.compute_checksum()
+        if row.status == "cancelled":
+            self.cancelled.add(row.seq)
         if row.scope:
             self.records.add(row)
             self.records._claimed.add(row.seq)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -39,6 +40,8 @@ def perform_in_thread(call: Invocation, body: Callable[[], Any]) -> Any:
     """Perform a call from the thread it was made in; blocks until its outcome is delivered."""
     frame, run = call.frame, call.frame.run
     inbox: SimpleQueue[_Run | _Return] = SimpleQueue()
+    if run.is_ignoring:
+        time.sleep(_LOOP_CHECK_S)
     call.in_thread = True
     frame.in_thread = True
     try:

@@ -159,6 +159,8 @@ class Call(_Awaitable[R_co]):
 async def _drive(call: Invocation, body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Perform a call on the task that awaits it, which need not be the one that made it."""
     run = call.frame.run
+    if run.is_ignoring:
+        await run.halt()
     task = asyncio.current_task()
     driving = frame_of(task)
     if driving is None or driving.run is not run:

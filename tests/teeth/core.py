@@ -140,16 +140,16 @@ PLANTED = [
     # -- leases --------------------------------------------------------------------------------------------
     Plant(
         "a lease that lapsed is ignored",
-        "src/holdfast/execution.py",
-        "            lapsed = row.lease_until_ms <= store.now_ms()\n",
-        "            lapsed = False\n",
+        "src/holdfast/claiming.py",
+        " or row.lease_until_ms <= self._home._store.now_ms()",
+        "",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
         "a lease is taken before it lapsed",
-        "src/holdfast/execution.py",
-        "            lapsed = row.lease_until_ms <= store.now_ms()\n",
-        "            lapsed = True\n",
+        "src/holdfast/claiming.py",
+        " or row.lease_until_ms <= self._home._store.now_ms()",
+        " or True",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
@@ -161,8 +161,8 @@ PLANTED = [
     ),
     Plant(
         "a dead owner's lease is waited for",
-        "src/holdfast/execution.py",
-        "            dead = row.owner is not None and lease.is_dead(row.owner)\n",
+        "src/holdfast/claiming.py",
+        "            dead = before.owner is not None and lease.is_dead(before.owner)\n",
         "            dead = False\n",
         [OWNERS + "test_a_killed_owner_is_taken_over_at_once"],
     ),
@@ -198,7 +198,7 @@ PLANTED = [
     Plant(
         "a call that the workflow cancelled is not recorded",
         "src/holdfast/calls.py",
-        "        if run.stop is not None or run.finished:\n            raise\n        # The workflow's own",
+        "        if run.is_leaving:\n            raise\n        # The workflow's own",
         "        raise\n        # The workflow's own",
         [PROMISES + "test_a_call_the_workflow_cancelled_stays_cancelled"],
     ),
@@ -219,8 +219,8 @@ PLANTED = [
     Plant(
         "the failure that ended a run is recalled for ever",
         "src/holdfast/execution.py",
-        "            ignored = set(seqs)\n",
-        "            ignored = set()\n",
+        "            ignored=set(self._failure.seqs) if self._failure is not None else set(),\n",
+        "            ignored=set(),\n",
         [PROMISES + "test_the_failure_that_ended_a_run_is_tried_anew"],
     ),
     Plant(
