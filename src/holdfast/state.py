@@ -8,6 +8,7 @@ readers only."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -105,10 +106,13 @@ class BodyView(View):
             delta.apply(self._carried, self._chunks.pop(0)[1], check=False)
 
     def apply(self, change: dict[str, Any], seq: int) -> None:
-        super().apply(change, seq)
         if self._carried is not None:
+            # A reader does not know yet what the body did since the last row, so it may decide otherwise about a conflict
+            # than the live state does; the next chunk tells it the difference.
             self._read_on(seq - 1)
-            delta.apply(self._carried, change, check=False)
+            with suppress(StateConflict):
+                delta.apply(self._carried, change)
+        super().apply(change, seq)
 
     def carry(self, delivered: int) -> dict[str, Any] | None:
         """The body's changes that no row carries yet, after the outcome ``delivered``; None if there are none."""

@@ -126,3 +126,37 @@ def test_time_in_the_body_does_not_follow_the_inside_of_other_calls(loop: str, j
             check(first, cut, await execute(times, "times", restored(first, cut), 0))
 
     on_loop(loop, through())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_step_keeps_its_own_view_while_another_outcome_is_delivered(loop: str) -> None:
+    gate: list[asyncio.Event] = []
+
+    @step(name="slow")
+    async def slow() -> list[str]:
+        seen = holdfast.state["log"]
+        seen.append("slow")
+        await gate[-1].wait()
+        return seen
+
+    @step(name="quick")
+    async def quick() -> None:
+        holdfast.state["log"].append("quick")
+
+    @workflow(name="views", version="1")
+    async def views() -> list[list[str]]:
+        async def beside() -> None:
+            await quick()
+            gate[-1].set()
+
+        gate.append(asyncio.Event())
+        saw, _ = await asyncio.gather(slow(), beside())
+        return [saw, list(holdfast.state["log"])]
+
+    async def through() -> None:
+        first = await execute(views, "views", MemoryStore(), 0)
+        assert (first.error, first.result) == (None, [["slow"], ["quick", "slow"]])
+        for cut in range(len(first.rows) + 1):
+            check(first, cut, await execute(views, "views", restored(first, cut), 0))
+
+    on_loop(loop, through())

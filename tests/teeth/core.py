@@ -15,8 +15,8 @@ PLANTED = [
     Plant(
         "a step of a poisoned run starts anyway",
         "src/holdfast/run.py",
-        "        if self.stop is not None:\n            raise Stop(self.stop.error)\n        if self.finished:",
-        "        if self.finished:",
+        "            raise Stop(self.stop.error)\n        if self.finished:",
+        "            pass\n        if self.finished:",
         [PROMISES + "test_a_fenced_owner_writes_nothing_and_starts_nothing"],
     ),
     # -- the fence -----------------------------------------------------------------------------------------

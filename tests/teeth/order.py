@@ -75,7 +75,7 @@ PLANTED = [
         file="src/holdfast/state.py",
         old="        return View(held if alone or not held else delta.copy(held))",
         new="        return View(held)",
-        tests=[_zoo("shared_state")],
+        tests=[f"{_ORDER}::test_a_step_keeps_its_own_view_while_another_outcome_is_delivered"],
     ),
     Plant(
         name="an outcome does not wait for a recorded one whose thread is on its way",
@@ -101,7 +101,7 @@ PLANTED = [
     Plant(
         name="a cancellation wins over an outcome that is recorded",
         file="src/holdfast/run.py",
-        old="                if run.stop is not None:\n                    raise\n                interrupted = True",
+        old="                if run.is_leaving:\n                    raise\n                interrupted = True",
         new="                raise",
         tests=[_zoo("first_completed"), f"{_ORDER}::test_generated_programs_repeat_their_record"],
     ),

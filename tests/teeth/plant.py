@@ -47,7 +47,7 @@ def apply(plant: Plant, house: Path) -> None:
     path.write_text(text.replace(plant.old, plant.new))
 
 
-def run_tests(house: Path, tests: list[str], *more: str) -> tuple[int, str]:
+def run_tests(house: Path, tests: list[str], *more: str, timeout: float = TIMEOUT_S) -> tuple[int, str]:
     """pytest's exit status, and what it printed."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *more, *tests]
     environment = {**os.environ, "PYTHONPATH": str(house / "src"), "HYPOTHESIS_MAX_EXAMPLES": "50"}
@@ -61,11 +61,11 @@ def run_tests(house: Path, tests: list[str], *more: str) -> tuple[int, str]:
         start_new_session=True,
     )
     try:
-        out, _ = process.communicate(timeout=TIMEOUT_S)
+        out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # and what it started
         out, _ = process.communicate()
-        return FAILED, f"{out}\nstopped after {TIMEOUT_S:.0f} s: it hangs"
+        return FAILED, f"{out}\nstopped after {timeout:.0f} s: it hangs"
     return process.returncode, out
 
 
