@@ -23,7 +23,7 @@ their 10th to 90th percentile; `benchmarks/results/` holds the rounds.
 
 def table(figures: list[dict[str, Any]]) -> str:
     lines = ["| what | figure | target | spread | verdict |", "| --- | --- | --- | --- | --- |"]
-    for each in map(lambda plain: Figure(**plain), figures):
+    for each in (Figure(**plain) for plain in figures):
         spread = "" if each.low is None or each.high is None else f"{_number(each.low)} – {_number(each.high)}"
         target = ""
         if each.target is not None:
@@ -44,7 +44,7 @@ def document(modules: dict[str, Any], known: dict[str, Any]) -> str:
         result = known[name]
         shown = [] if result["machine"] == facts else [_machine(result["machine"])] if not facts else []
         facts = facts or result["machine"]
-        missed = [each for each in map(lambda plain: Figure(**plain), result["figures"]) if each.met is False]
+        missed = [each for each in (Figure(**plain) for plain in result["figures"]) if each.met is False]
         text = [*shown, f"## {module.TITLE}\n", table(result["figures"]), "", module.FLOOR]
         if missed:
             text += ["", *(_missed(each) for each in missed), "", module.HELD_BY]

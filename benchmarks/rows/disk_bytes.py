@@ -20,7 +20,7 @@ FLOOR = (
     "a 4 KB page on either side, so one length alone says whatever one likes: lengths spread evenly from 500 to "
     "1,500 bytes are the figure to quote."
 )
-HELD_BY = "What holds it: the columns beside the value (place, fingerprint, preview of the inputs, times), about 90 bytes a row."
+HELD_BY = "What holds it: the columns beside the value (place, fingerprint, preview of the inputs, times)."
 
 
 def measure(folder: Path, quick: bool) -> Result:

@@ -26,7 +26,10 @@ HELD_BY = (
     "fingerprinted, and its row checked; the reading itself is a small part."
 )
 
-KEYS = "SELECT seq, scope, branch, name, key, n, version, status, fingerprint FROM checkpoint WHERE run_no = 1 ORDER BY seq"
+KEYS = (
+    "SELECT seq, scope, branch, name, key, n, version, status, fingerprint "
+    "FROM checkpoint WHERE run_no = 1 ORDER BY seq"
+)
 
 reached: Any = None  # told when the first live step began
 decoded_first = 0

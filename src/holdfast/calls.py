@@ -37,7 +37,7 @@ def _cancelled(row: Checkpoint) -> asyncio.CancelledError:
     No class of its own: ``asyncio.timeout`` looks for the very class.
     """
     error = asyncio.CancelledError()
-    error.seq = row.seq  # type: ignore[attr-defined]
+    error.__dict__["seq"] = row.seq
     return error
 
 

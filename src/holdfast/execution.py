@@ -413,8 +413,8 @@ def _abandon(run: LiveRun, root: asyncio.Future[Any]) -> None:
     for task in asyncio.all_tasks(run.loop):
         frame = branches.frame_of(task)
         if frame is not None and frame.run is run:
-            asyncio.tasks._unregister_task(task)  # asyncio has no public word for this
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            asyncio.tasks._unregister_task(task)
+            setattr(task, "_log_destroy_pending", False)  # noqa: B010 - neither of these is public
             _abandoned.append(task)
 
 

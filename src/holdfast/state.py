@@ -52,14 +52,16 @@ class View:
 
     @property
     def values(self) -> dict[str, Any]:
-        if self._values is None:
-            self._values = delta.copy(self._base)
-        return self._values
+        values = self._values
+        if values is None:
+            values = self._values = delta.copy(self._base)
+        return values
 
     @property
     def current(self) -> dict[str, Any]:
         """The values for reading only, without the copy that a first touch costs."""
-        return self._base if self._values is None else self._values
+        values = self._values
+        return self._base if values is None else values
 
     def begin(self, *, alone: bool) -> View:
         """The view of a step that begins now. ``alone``: nothing else can change this view while the step runs."""
@@ -107,8 +109,8 @@ class BodyView(View):
 
     def apply(self, change: dict[str, Any], seq: int) -> None:
         if self._carried is not None:
-            # A reader does not know yet what the body did since the last row, so it may decide otherwise about a conflict
-            # than the live state does; the next chunk tells it the difference.
+            # A reader does not know yet what the body did since the last row, so it may decide otherwise about a
+            # conflict than the live state does; the next chunk tells it the difference.
             self._read_on(seq - 1)
             with suppress(StateConflict):
                 delta.apply(self._carried, change)

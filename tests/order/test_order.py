@@ -150,6 +150,7 @@ def test_a_step_keeps_its_own_view_while_another_outcome_is_delivered(loop: str)
             gate[-1].set()
 
         gate.append(asyncio.Event())
+        assert holdfast.state["log"] == []  # the body has looked: what steps begin with is its live state
         saw, _ = await asyncio.gather(slow(), beside())
         return [saw, list(holdfast.state["log"])]
 

@@ -50,7 +50,7 @@ def apply(plant: Plant, house: Path) -> None:
 def run_tests(house: Path, tests: list[str], *more: str, timeout: float = TIMEOUT_S) -> tuple[int, str]:
     """pytest's exit status, and what it printed."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *more, *tests]
-    environment = {**os.environ, "PYTHONPATH": str(house / "src"), "HYPOTHESIS_MAX_EXAMPLES": "50"}
+    environment = {**os.environ, "PYTHONPATH": str(house / "src")}
     process = subprocess.Popen(
         command,
         cwd=house,

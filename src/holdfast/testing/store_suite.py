@@ -101,14 +101,15 @@ def claim(store: Store, run: RunRow, *, owner: str = "other", ttl_ms: int = 30_0
 
 def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
     """What ``count`` threads return that begin together; the first error, if any raised one."""
-    gate, results = threading.Barrier(count), [None] * count
+    gate = threading.Barrier(count)
+    results: list[Any] = [None] * count
 
     def enter(number: int) -> None:
         gate.wait()
         try:
             results[number] = work(number)
         except BaseException as error:
-            results[number] = error  # type: ignore[call-overload]
+            results[number] = error
 
     threads = [threading.Thread(target=enter, args=(number,)) for number in range(count)]
     for thread in threads:
