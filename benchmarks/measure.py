@@ -71,8 +71,13 @@ class Figure:
     high: float | None = None
 
     @property
+    def unsettled(self) -> bool:
+        """The rounds differ so much that their median says nothing: something else used the machine."""
+        return self.low is not None and self.high is not None and self.high > 2 * self.low
+
+    @property
     def met(self) -> bool | None:
-        if self.target is None:
+        if self.target is None or self.unsettled:
             return None
         return self.value >= self.target if self.at_least else self.value <= self.target
 

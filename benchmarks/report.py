@@ -13,7 +13,8 @@ benchmarks/rows/. -->
 
 Every figure is measured against a floor that does the same work with the standard library, both sides warmed up and in
 turns within one run. Quote the ratios: times belong to one machine. A figure is the median of the rounds, the spread
-their 10th to 90th percentile; `benchmarks/results/` holds the rounds.
+their 10th to 90th percentile; `benchmarks/results/` holds the rounds. Where the spread is wider than a factor of two
+something else used the machine, and no verdict is given.
 
     make bench                                        # all of it, a few minutes
     python benchmarks/run.py --only one_step          # one row
@@ -57,8 +58,10 @@ def _missed(each: Figure) -> str:
 
 
 def _verdict(each: Figure) -> str:
-    if each.met is None:
+    if each.target is None:
         return "for information"
+    if each.unsettled:
+        return "unsettled: the machine was busy"
     return "met" if each.met else f"missed by {each.missed_by}"
 
 

@@ -38,7 +38,7 @@ def measure(folder: Path, quick: bool) -> Result:
         target = 3 * callback_ms + 5
         what = f"callbacks of {callback_ms:g} ms: a step"
         figures += [
-            Figure(f"{what}, median", statistics.median(busy), "ms", target, False, min(busy), max(busy)),
+            Figure(f"{what}, median", statistics.median(busy), "ms", target),
             Figure(f"{what}, 99th percentile", percentile(busy, 99), "ms", target),
             Figure(f"{what}, the longest", max(busy), "ms"),
         ]

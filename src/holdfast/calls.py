@@ -276,8 +276,8 @@ async def _attempts(
         row.attempts = attempt
         view = base.begin(alone=True)
         try:
-            async with asyncio.timeout(definition.timeout) if definition.timeout else _no_timeout:
-                value = await execute(frame.inside(scope, view, progress))
+            body = execute(frame.inside(scope, view, progress))
+            value = await body if definition.timeout is None else await _within(definition.timeout, body)
             run.check()
             where = f"the result of step {definition.name!r}"
             row.result = codec.encode(value, definition.result_types, where, root=definition.name)
@@ -299,13 +299,9 @@ async def _attempts(
     raise AssertionError("a step has at least one attempt")
 
 
-class _NoTimeout:
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-
-_no_timeout = _NoTimeout()
+async def _within(seconds: float, body: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(seconds):
+        return await body
 
 
 def backoff_s(base: float, attempt: int) -> float:

@@ -142,7 +142,9 @@ def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
 def scope_of(scope: str, branch: str, name: str, key: str | None, n: int) -> str:
     """The name of the scope that the body of a call opens."""
     here = f"{name}#{n}" if key is None else f"{name}[{key}]#{n}"
-    return " > ".join(part for part in (scope, f"{branch}: {here}" if branch else here) if part)
+    if branch:
+        here = f"{branch}: {here}"
+    return f"{scope} > {here}" if scope else here
 
 
 def enclosing(scope: str) -> list[str]:

@@ -7,6 +7,7 @@ while ``FOLDER/hold-n-NAME`` exists. How it ended is the last line it prints.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -28,6 +29,14 @@ def note(what: str) -> None:
 
 def held(n: int) -> bool:
     return (FOLDER / f"hold-{n}-{NAME}").exists()
+
+
+class Waiting(logging.Handler):
+    """Notes that another owner is waited for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "waiting for it" in record.getMessage():
+            note("waiting")
 
 
 @step
@@ -148,6 +157,9 @@ def main() -> None:
         lease.TTL_MS = int(OPTIONS["ttl_ms"])
         lease.RENEW_EVERY_S = lease.TTL_MS / 3000
         assert journal.lease is lease
+    logger = logging.getLogger("holdfast")
+    logger.addHandler(Waiting())
+    logger.setLevel(logging.INFO)
     try:
         if mode == "run_plain":
             run_plain(db)
