@@ -21,10 +21,9 @@ FLOOR = (
     "preview, a row of 21 columns under a fence, and two changes of threads: the event loop does no disk I/O."
 )
 HELD_BY = (
-    "What holds it: the last two figures take it apart. What the journal adds to the store's own commit is two "
-    "wake-ups, of the committer and of the loop; what a step adds to the journal is its Python, slower on a processor "
-    "that slept through a commit than in a tight loop. "
-    "Neither grows with the disk's time, so a faster disk makes the ratio worse."
+    "What holds it: the last two figures take it apart. The journal adds two wake-ups to the store's own "
+    "commit, of the committer and of the loop; a step adds its Python to the journal. That Python takes longer "
+    "between two commits than in a tight loop; why was not isolated."
 )
 
 GROUP = 40  # of each side in turn

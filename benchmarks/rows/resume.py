@@ -22,8 +22,8 @@ FLOOR = (
     "counted."
 )
 HELD_BY = (
-    "What holds it: each recalled step is a call of Python like any other, with its inputs encoded and "
-    "fingerprinted, and its row checked; the reading itself is a small part."
+    "What holds it: reading the rows is the smaller part. Each recalled step is a call of Python like any "
+    "other, with its inputs encoded and fingerprinted, and its row's checksum computed."
 )
 
 KEYS = (

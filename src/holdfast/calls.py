@@ -181,12 +181,11 @@ def _pass_on_cancellation(task: asyncio.Task[Any]) -> None:
 def _answer(call: Invocation, row: Checkpoint) -> Any:
     """What a recorded outcome is to the caller: a value, or the failure raised again."""
     run, definition = call.frame.run, call.definition
-    where = f"run {run.id!r}, checkpoint {row.seq}, the result of step {row.name!r}"
     try:
         if row.status == "failed":
-            failure = codec.decode(row.result or b"", codec.Types.none, where)
+            failure = codec.decode(row.result or b"", codec.Types.none, "the failure")
             raise StepFailed(row.name, failure["type"], failure["message"], seq=row.seq)
-        return codec.decode(row.result or b"", definition.result_types, where)
+        return codec.decode(row.result or b"", definition.result_types, "the result")
     except CodecError as error:
         raise run.poison(_unreadable(run, row, error)) from error
 
@@ -253,7 +252,8 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     await _settled(run, pending)
     if run.observer is not None:
         run.observer("executed", run, row)
-    _warn_if_undurable(run, row)
+    if not run.durable:
+        _warn_if_undurable(run, row)
     if row.status == "cancelled":
         raise _cancelled(row)
     if failure is not None:
@@ -319,7 +319,7 @@ def _describe(failure: BaseException) -> dict[str, Any]:
 
 
 def _warn_if_undurable(run: LiveRun, row: Checkpoint) -> None:
-    if run.durable or run.warned:
+    if run.warned:
         return
     run.expensive += row.duration_ms >= EXPENSIVE_S * 1000
     if run.expensive >= 3 or clock.monotonic() - run.started > UNDURABLE_AFTER_S:

@@ -136,6 +136,8 @@ class Definition:
         if plain is not None and len(args) <= len(plain[0]):
             names, defaults = plain
             bound = dict(zip(names, args))  # noqa: B905 - fewer arguments than names is the usual case
+            if not defaults and not kwargs and len(args) == len(names):
+                return bound
             if kwargs:
                 if not bound.keys().isdisjoint(kwargs) or not kwargs.keys() <= set(names):
                     self._signature.bind(*args, **kwargs)  # raises the TypeError that Python would
@@ -160,7 +162,11 @@ class Definition:
         bound = self.bind(args, kwargs)
         for name in self.ignore:
             bound.pop(name, None)
-        return codec.encode_inputs(bound, f"the inputs of {self.kind} {self.name!r}")
+        return codec.encode_inputs(bound, self._inputs_where)
+
+    @cached_property
+    def _inputs_where(self) -> str:
+        return f"the inputs of {self.kind} {self.name!r}"
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         if self.key is None:

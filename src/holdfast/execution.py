@@ -364,8 +364,8 @@ class Execution:
 
     # -- the way to the store ------------------------------------------------------------------------------
 
-    def _submit(self, row: Checkpoint, committed: Callable[[HoldfastError | None], None]) -> None:
-        self.journal.submit(row, self.loop, lambda _, error: committed(error))
+    def _submit(self, row: Checkpoint, committed: Callable[[Any, HoldfastError | None], None]) -> None:
+        self.journal.submit(row, self.loop, committed)
 
     async def _committed(self, row: RunRow | Finish) -> Any:
         return await self.journal.committed(row, self.loop)

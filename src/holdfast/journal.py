@@ -221,7 +221,11 @@ class Journal:
         while True:
             entries, other = self._next(due)
             if entries:
-                self._commit(entries)
+                try:
+                    self._commit(entries)
+                except Exception as error:  # a mistake of ours: whoever waits is told, rather than waiting for ever
+                    self._failed = error
+                    self._tell(entries, Committed())
             if time.monotonic() >= due:
                 self._renew()
                 due = time.monotonic() + lease.RENEW_EVERY_S
@@ -251,6 +255,9 @@ class Journal:
                 committed = self.store.commit(_batch(entries))
             except Exception as error:
                 self._failed = error
+        self._tell(entries, committed)
+
+    def _tell(self, entries: list[Entry], committed: Committed) -> None:
         finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
         for entry in entries:
             finished.setdefault(entry.loop, []).append(self._outcome(entry, committed))

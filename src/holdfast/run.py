@@ -57,7 +57,7 @@ class Records:
 
     def retries(self, frame: Frame, name: str, key: str | None, n: int) -> bool:
         """Whether this call is tried anew because its recorded failure ended the run."""
-        return (frame.scope, frame.branch, name, key, n) in self._retried
+        return bool(self._retried) and (frame.scope, frame.branch, name, key, n) in self._retried
 
     def find(
         self, frame: Frame, name: str, key: str | None, n: int, version: str, fingerprint: bytes
@@ -211,7 +211,7 @@ class LiveRun:
         rows: list[Checkpoint],
         loop: asyncio.AbstractEventLoop,
         *,
-        submit: Callable[[Checkpoint, Callable[[HoldfastError | None], None]], None],
+        submit: Callable[[Checkpoint, Callable[[Any, HoldfastError | None], None]], None],
         home: Any,
         ignored: set[int] | None = None,
     ) -> None:
@@ -394,7 +394,7 @@ class LiveRun:
             self.records.add(row)
             self.records._claimed.add(row.seq)
 
-        def committed(error: HoldfastError | None) -> None:
+        def committed(_: Any, error: HoldfastError | None) -> None:
             if error is not None:
                 self.poison(error)
             elif self.stop is None:
@@ -412,22 +412,23 @@ class LiveRun:
         self._seq += 1
         row.seq = self._seq
         row.checksum = row.compute_checksum()
-        self._submit(row, lambda error: None)
+        self._submit(row, lambda _, error: None)
 
     def in_turn(self, row: Checkpoint, deliver: Callable[[], None]) -> None:
         """Deliver an outcome when all that came before it has been: at once if the run has no other task."""
 
-        def turn() -> None:
-            if not row.scope:
-                self.delivered = max(self.delivered, row.seq)
-            ended = row.started_ms + int(row.duration_ms)
-            self._delivered_ms[row.scope] = max(self._delivered_ms.get(row.scope, 0), ended)
-            deliver()
-
         if self.tasks == 1:
-            turn()
+            self._turn(row, deliver)
         else:
-            self.delivery.push(row.seq, turn)
+            self.delivery.push(row.seq, lambda: self._turn(row, deliver))
+
+    def _turn(self, row: Checkpoint, deliver: Callable[[], None]) -> None:
+        scope, ended = row.scope, row.started_ms + int(row.duration_ms)
+        if not scope and row.seq > self.delivered:
+            self.delivered = row.seq
+        if ended > self._delivered_ms.get(scope, 0):
+            self._delivered_ms[scope] = ended
+        deliver()
 
     def logical_ms(self, scope: str) -> int:
         """The time that now() tells a workflow's body in ``scope``.

@@ -72,7 +72,7 @@ PLANTED = [
                 committed = self.store.commit(_batch(entries))
             except Exception as error:
                 self._failed = error
-        finished""",
+        self._tell(entries, committed)""",
         """        committed = Committed()
         early = [entry for entry in entries if isinstance(entry.row, Checkpoint)]
         for entry in early:
@@ -83,7 +83,7 @@ PLANTED = [
             except Exception as error:
                 self._failed = error
         entries = [entry for entry in entries if entry not in early]
-        finished""",
+        self._tell(entries, committed)""",
         [PROMISES + "test_a_step_returns_when_it_is_committed_and_not_before", SWEEP + "test_sequential"],
     ),
     Plant(
@@ -126,8 +126,8 @@ PLANTED = [
     Plant(
         "a run goes on in a new journal after a lost commit",
         "src/holdfast/execution.py",
-        "        self.journal.submit(row, self.loop, lambda _, error: committed(error))",
-        "        self.home._journal.submit(row, self.loop, lambda _, error: committed(error))",
+        "        self.journal.submit(row, self.loop, committed)",
+        "        self.home._journal.submit(row, self.loop, committed)",
         [ERRORS + "test_a_row_behind_a_lost_commit_is_not_written"],
     ),
     Plant(
@@ -191,8 +191,8 @@ PLANTED = [
     Plant(
         "a checksum leaves out the change of state",
         "src/holdfast/store/protocol.py",
-        'zlib.crc32(self.delta or b"", zlib.crc32(self.result or b"", crc))',
-        'zlib.crc32(self.result or b"", crc)',
+        "return crc if self.delta is None else zlib.crc32(self.delta, crc)",
+        "return crc",
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(

@@ -22,15 +22,15 @@ PLANTED = [
     Plant(
         name="recalls are delivered at once, not in seq order",
         file="src/holdfast/run.py",
-        old="        if self.tasks == 1:\n            turn()",
-        new="        if self.tasks == 1 or row.seq <= self.recorded_until:\n            turn()",
+        old="        if self.tasks == 1:\n            self._turn(row, deliver)",
+        new="        if self.tasks == 1 or row.seq <= self.recorded_until:\n            self._turn(row, deliver)",
         tests=[_zoo("worker_pool"), _zoo("first_completed")],
     ),
     Plant(
         name="a live outcome overtakes recalls",
         file="src/holdfast/run.py",
-        old="        if self.tasks == 1:\n            turn()",
-        new="        if self.tasks == 1 or row.seq > self.recorded_until:\n            turn()",
+        old="        if self.tasks == 1:\n            self._turn(row, deliver)",
+        new="        if self.tasks == 1 or row.seq > self.recorded_until:\n            self._turn(row, deliver)",
         tests=[_zoo("bounded_queue"), _zoo("made_in_completion_order")],
     ),
     Plant(
@@ -87,8 +87,8 @@ PLANTED = [
     Plant(
         name="now() of the body follows what happens inside of other calls",
         file="src/holdfast/run.py",
-        old="            self._delivered_ms[row.scope] = max(self._delivered_ms.get(row.scope, 0), ended)",
-        new='            self._delivered_ms[""] = max(self._delivered_ms[""], ended)',
+        old="            self._delivered_ms[scope] = ended",
+        new='            self._delivered_ms[""] = ended',
         tests=[f"{_ORDER}::test_time_in_the_body_does_not_follow_the_inside_of_other_calls"],
     ),
     Plant(

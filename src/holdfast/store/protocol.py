@@ -18,7 +18,7 @@ import msgspec
 FINISHED = frozenset({"done", "failed", "cancelled"})
 
 
-class Checkpoint(msgspec.Struct, kw_only=True):
+class Checkpoint(msgspec.Struct):
     """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
 
     run_no: int
@@ -50,7 +50,9 @@ class Checkpoint(msgspec.Struct, kw_only=True):
             f"{self.key}|{self.n}|{self.version}|{self.status}"
         )
         crc = zlib.crc32(self.fingerprint, zlib.crc32(head.encode()))
-        return zlib.crc32(self.delta or b"", zlib.crc32(self.result or b"", crc))
+        if self.result is not None:
+            crc = zlib.crc32(self.result, crc)
+        return crc if self.delta is None else zlib.crc32(self.delta, crc)
 
 
 class RunRow(msgspec.Struct, kw_only=True):
