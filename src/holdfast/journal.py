@@ -25,7 +25,7 @@ from .errors import Fenced, HoldfastError, StoreError
 from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
-LATE_S = 0.003  # a batch later than this is starved by a busy loop
+LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
 Outcome = Callable[[Any, HoldfastError | None], None]
