@@ -106,8 +106,8 @@ class Holdfast:
                 f"expected a call of a workflow, such as review(…) or, for a plain def, review.bind(…); got {call!r}"
             )
         call.take()  # also where it is refused below: that is told by an error already
-        if not isinstance(id, str) or not id.strip():
-            raise TypeError(f"id= must be a non-empty str, got {id!r}")
+        if not isinstance(id, str) or not id.strip() or not id.isprintable():
+            raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
         self._check_open()
         with self._lock:
             live = self._live.get(id)

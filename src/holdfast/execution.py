@@ -341,13 +341,14 @@ class Execution:
                 finish.result = codec.encode(value, self.definition.result_types, where)
             except CodecError as unfit:
                 error = unfit
-        if error is not None:
-            finish.status, finish.error = "failed", _failure(error, run).encode()
         try:
             run.record_leftovers()
+        except CodecError as unfit:
+            error = error or unfit
+        if error is not None:
+            finish.status, finish.result, finish.error = "failed", None, _failure(error, run).encode()
+        try:
             await self._committed(finish)
-        except Stop as stop:
-            return await self._stopped(run, stop.error)
         except (Fenced, StoreError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         unclaimed = len(run.records.unclaimed)

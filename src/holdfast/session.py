@@ -29,8 +29,8 @@ class Session:
     """
 
     def __init__(self, home: Holdfast, id: str, initial: dict[str, Any]) -> None:
-        if not isinstance(id, str) or not id.strip():
-            raise TypeError(f"a session's id must be a non-empty str, got {id!r}")
+        if not isinstance(id, str) or not id.strip() or not id.isprintable():
+            raise TypeError(f"a session's id must be a non-empty str that can be printed on one line, got {id!r}")
         self._home = home
         self.id = id
         self._initial = initial

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from . import codec, delta
-from .errors import StateConflict
+from .errors import CodecError, StateConflict
 from .store import Checkpoint
 
 
@@ -30,7 +30,22 @@ def encode_change(change: Change, where: str) -> bytes | None:
     if not change.step and not change.body:
         return None
     plain = {name: value for name, value in msgspec.structs.asdict(change).items() if value}
-    return codec.encode(plain, codec.Types.none, where, root="state")
+    try:
+        return codec.encode(plain, codec.Types.none, where, root="state")
+    except CodecError:
+        for ops in (change.step or {}, change.body or {}):
+            _blame(ops, where, "state")
+        raise
+
+
+def _blame(ops: dict[Any, Any], where: str, path: str) -> None:
+    """Raise ``CodecError`` for the value in ``ops`` that cannot be stored, by the path its program knows it under."""
+    for key, op in ops.items():
+        here = f"{path}[{key!r}]"
+        if op[0] == "merge":
+            _blame(op[1], where, here)
+        elif op[0] in ("set", "add"):
+            codec.encode(op[-1], codec.Types.none, where, root=here)
 
 
 def decode_change(row: Checkpoint) -> Change:
