@@ -271,7 +271,9 @@ class LiveRun:
         self.tasks += 1
         self.delivery.deepen(depth)
 
-    def task_ended(self, _: object) -> None:
+    def task_ended(self, task: asyncio.Task[Any]) -> None:
+        if self.stop is not None and not task.cancelled():
+            task.exception()  # hf.run tells what stopped the run; asyncio need not report it once more
         self.tasks -= 1
         self.delivery.stir()
 
