@@ -16,8 +16,9 @@ from . import branches, clock, codec, lease
 from .claiming import POLL_S
 from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, StepFailed
 from .execution import Execution, heard
+from .failure import Failure
 from .journal import Journal
-from .records import Checkpoint, Failure, Run, checkpoint_of, run_of
+from .records import Checkpoint, Run, checkpoint_of, run_of
 from .session import Session
 from .store import Store, open_store
 from .workflow import Call

@@ -7,24 +7,22 @@ it is awaited. Async and plain ``def`` steps share ``perform``: a plain one wait
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 from warnings import warn
 
 from . import clock, codec
-from .branches import Frame, StepProgress
+from .branches import Frame, StepProgress, entered, frame_of
 from .definition import Definition
-from .errors import CodecError, HoldfastError, NotRecorded, StateConflict, StepFailed
-from .run import LiveRun, Pending, scope_of
-from .state import decode_change
+from .delivery import Pending
+from .errors import CodecError, HoldfastError, NotInRun, NotRecorded, StepFailed
+from .failure import Failure
+from .recall import scope_of
+from .run import LiveRun
 from .store import Checkpoint
 
-log = logging.getLogger("holdfast")
-
-Execute = Callable[[Frame], Awaitable[Any]]
+Execute = Callable[["Invocation", Frame], Awaitable[Any]]
 
 BACKOFF_MAX_S = 60.0
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
@@ -60,17 +58,23 @@ class Invocation:
         self.args = args
         self.kwargs = kwargs
         self.in_thread = False
-        if not frame.run.is_ignoring:
-            frame.run.check()
+        run = frame.run
+        if (run.stop is not None or run.finished) and not run.is_ignoring:
+            run.check()
         if frame.in_thread:
             raise HoldfastError(
-                f"run {frame.run.id!r}: {definition.name!r} was called while another call of the same branch is "
+                f"run {run.id!r}: {definition.name!r} was called while another call of the same branch is "
                 "running in a thread, so their order could not be repeated. Await each asyncio.to_thread(…) before "
                 "the next call, or give each a task of its own (asyncio.gather, TaskGroup)."
             )
-        frame.run.name_belongs_to(definition.name, definition.function.__code__)
-        self.key = definition.key_of(args, kwargs)
+        code = definition.function.__code__
+        if run.names.get(definition.name) is not code:
+            run.name_belongs_to(definition.name, code)
+        self.key = None if definition.key is None else definition.key_of(args, kwargs)
         self.n = frame.count(definition.name, self.key)
+
+    def body(self) -> Any:
+        return self.definition.call(self.instance, self.args, self.kwargs)
 
     @property
     def scope(self) -> str:
@@ -81,39 +85,67 @@ class Invocation:
 # -- performing ------------------------------------------------------------------------------------------------
 
 
+async def perform_in_task(call: Invocation) -> Any:
+    """Perform a call on the task that awaits it, which need not be the one that made it."""
+    run = call.frame.run
+    driving = frame_of(asyncio.current_task())
+    if driving is None or driving.run is not run:
+        raise NotInRun(
+            f"run {run.id!r}: a call of {call.definition.name!r} made in the run is awaited in a task that is not "
+            "part of it, so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a "
+            "TaskGroup."
+        )
+    return await perform(call, _in_task)
+
+
+async def _in_task(call: Invocation, frame: Frame) -> Any:
+    task = asyncio.current_task()
+    assert task is not None
+    driving = frame_of(task)
+    assert driving is not None
+    frame.task, frame.depth = task, driving.depth
+    with entered(frame, task):
+        return await call.body()
+
+
 async def perform(call: Invocation, execute: Execute) -> Any:
     """Answer a call from the record, or execute it and record the outcome."""
-    run, definition = call.frame.run, call.definition
+    frame, definition = call.frame, call.definition
+    run = frame.run
     if run.is_ignoring:
         await run.halt()
     run.check()
     run.delivery.stir()
-    if call.frame.thread_rested is not None:
-        call.frame.thread_rested()
-        call.frame.thread_rested = None
+    if frame.thread_rested is not None:
+        frame.thread_rested()
+        frame.thread_rested = None
     inputs = definition.encode_inputs(call.args, call.kwargs)
     digest = codec.fingerprint(inputs)
-    row = run.recall(call.frame, definition.name, call.key, call.n, definition.version, inputs, digest)
+    row = run.recall(frame, definition.name, call.key, call.n, definition.version, inputs, digest)
     if row is not None:
-        return await _recall(call, row)
+        run.recalled += 1
+        if run.observer is not None:
+            run.observer("recalled", run, row)
+        if row.delta is None and row.status != "cancelled" and run.tasks == 1 and not call.in_thread:
+            run.delivering(row)  # nothing else runs: the order is kept by itself
+        else:
+            await _delivered_again(call, row)
+        return _answer(call, row)
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()
     return await _execute(call, execute, inputs, digest)
 
 
-async def _recall(call: Invocation, row: Checkpoint) -> Any:
-    run = call.frame.run
-    run.recalled += 1
-    if run.observer is not None:
-        run.observer("recalled", run, row)
+async def _delivered_again(call: Invocation, row: Checkpoint) -> None:
+    """Wait until the recorded outcome may reach the workflow, and apply its change of state."""
     if row.status == "cancelled":
         await _cancelled_again(call, row)
-    if row.delta is None and run.alone and not call.in_thread:
-        run.in_turn(row, lambda: None)  # nothing else runs: the order is kept by itself
-    else:
-        await _delivered(call, row)
-    return _answer(call, row)
+    pending = Pending(call.frame, row, None, in_thread=call.in_thread)
+    call.frame.run.in_turn(pending)
+    await pending.wait()
+    if row.status == "cancelled":
+        raise _cancelled(row)
 
 
 async def _cancelled_again(call: Invocation, row: Checkpoint) -> None:
@@ -130,52 +162,6 @@ async def _cancelled_again(call: Invocation, row: Checkpoint) -> None:
             raise
     finally:
         run.delivery.release(row.seq)
-    await _delivered(call, row)
-    raise _cancelled(row)
-
-
-async def _delivered(call: Invocation, row: Checkpoint) -> None:
-    """Wait until the outcome of ``row`` may reach the workflow, and apply its change of state."""
-    run = call.frame.run
-    pending = run.pending()
-    run.in_turn(row, _delivery(call, row, pending))
-    await _settled(run, pending)
-
-
-def _delivery(
-    call: Invocation, row: Checkpoint, pending: Pending, change: dict[str, Any] | None = None
-) -> Callable[[], None]:
-    run, frame = call.frame.run, call.frame
-
-    def deliver() -> None:
-        error: BaseException | None = None
-        try:
-            ops = change if change is not None else decode_change(row).step
-            if ops:
-                frame.view.apply(ops, row.seq)
-        except StateConflict as conflict:
-            error = StateConflict(f"run {run.id!r}, step {row.name!r}: {conflict}")
-        except CodecError as unreadable:
-            error = run.poison(_unreadable(run, row, unreadable))
-        if call.in_thread:
-            frame.thread_rested = run.delivery.follow_thread(frame.task)
-        run.settled(pending, error)
-
-    return deliver
-
-
-async def _settled(run: LiveRun, pending: Pending) -> None:
-    if await pending.wait(run):
-        task = asyncio.current_task()
-        assert task is not None
-        run.loop.call_soon(_pass_on_cancellation, task)
-
-
-def _pass_on_cancellation(task: asyncio.Task[Any]) -> None:
-    """A cancellation that came after the outcome was recorded reaches the task at its next pause, if it stands."""
-    if not task.done() and task.cancelling():
-        task.uncancel()
-        task.cancel()
 
 
 def _answer(call: Invocation, row: Checkpoint) -> Any:
@@ -183,16 +169,11 @@ def _answer(call: Invocation, row: Checkpoint) -> Any:
     run, definition = call.frame.run, call.definition
     try:
         if row.status == "failed":
-            failure = codec.decode(row.result or b"", codec.Types.none, "the failure")
-            raise StepFailed(row.name, failure["type"], failure["message"], seq=row.seq)
+            failure = Failure.decode(row.result or b"", "the failure")
+            raise StepFailed(row.name, failure.type, failure.message, seq=row.seq)
         return codec.decode(row.result or b"", definition.result_types, "the result")
     except CodecError as error:
-        raise run.poison(_unreadable(run, row, error)) from error
-
-
-def _unreadable(run: LiveRun, row: Checkpoint, error: CodecError) -> CodecError:
-    log.error("run %s: checkpoint %s (%s) cannot be read: %s", run.id, row.seq, row.name, error)
-    return CodecError(f"run {run.id!r}, checkpoint {row.seq} ({row.name}) cannot be read: {error}", path=error.path)
+        raise run.cannot_read(row, error) from error
 
 
 async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: bytes) -> Any:
@@ -228,7 +209,9 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
-    run.call_began(task)
+    outermost = task not in run.calls
+    if outermost:
+        run.calls.add(task)
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
     except asyncio.CancelledError:
@@ -237,19 +220,20 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         # The workflow's own code cancelled the call: that is history, and stays so.
         row.status, value, failure, change = "cancelled", None, None, None
     finally:
-        run.call_ended(task)
+        if outermost:
+            run.calls.discard(task)
     if failure is not None:
         row.status = "failed"
-        row.result = codec.encode(_describe(failure), codec.Types.none, "a failure")
+        row.result = Failure.of_step(failure).encode()
     row.duration_ms = (clock.monotonic() - began) * 1000
     row.tokens, row.usd = progress.tokens, progress.usd
-    pending = run.pending()
+    pending = Pending(frame, row, change or {}, in_thread=call.in_thread)
     try:
-        run.record(row, change, _delivery(call, row, pending, change or {}))
+        run.record(pending, change)
     except CodecError:
-        run.settled(pending)
+        pending.settle()
         raise
-    await _settled(run, pending)
+    await pending.wait()
     if run.observer is not None:
         run.observer("executed", run, row)
     if not run.durable:
@@ -257,8 +241,8 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     if row.status == "cancelled":
         raise _cancelled(row)
     if failure is not None:
-        described = _describe(failure)
-        raise StepFailed(row.name, described["type"], described["message"], seq=row.seq) from failure
+        told = Failure.of_step(failure)
+        raise StepFailed(row.name, told.type, told.message, seq=row.seq) from failure
     return value
 
 
@@ -274,9 +258,9 @@ async def _attempts(
     base = frame.view.begin(alone=alone)
     for attempt in range(1, definition.attempts + 1):
         row.attempts = attempt
-        view = base.begin(alone=True)
+        view = base if definition.attempts == 1 else base.begin(alone=True)
         try:
-            body = execute(frame.inside(scope, view, progress))
+            body = execute(call, frame.inside(scope, view, progress))
             value = await body if definition.timeout is None else await _within(definition.timeout, body)
             run.check()
             where = f"the result of step {definition.name!r}"
@@ -307,15 +291,6 @@ async def _within(seconds: float, body: Awaitable[Any]) -> Any:
 def backoff_s(base: float, attempt: int) -> float:
     """Seconds before the next attempt: exponential with jitter (Brooker, "Exponential Backoff And Jitter", 2015)."""
     return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2.0 ** min(attempt - 1, 32))
-
-
-def _describe(failure: BaseException) -> dict[str, Any]:
-    kind = type(failure)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(failure, StepFailed):
-        return {"type": failure.error_type, "message": failure.message, "traceback": ""}
-    lines = traceback.format_exception(kind, failure, failure.__traceback__)
-    return {"type": name, "message": str(failure), "traceback": "".join(lines)[-4000:]}
 
 
 def _warn_if_undurable(run: LiveRun, row: Checkpoint) -> None:

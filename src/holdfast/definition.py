@@ -84,6 +84,10 @@ class Definition:
         if self.ignore and (unknown := self.ignore - set(inspect.signature(function).parameters)):
             raise TypeError(f"@{kind} {self.name}: ignore= names {sorted(unknown)}, which are no parameters of it")
 
+    def call(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function itself, on ``instance`` if it is a method of one: a coroutine if it is async."""
+        return self.function(*args, **kwargs) if instance is None else self.function(instance, *args, **kwargs)
+
     @property
     def code(self) -> CodeType:
         return self.function.__code__

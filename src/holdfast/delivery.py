@@ -6,9 +6,8 @@ come to rest; in the first execution as on recall.
 
 *At rest* means: H turns of the event loop have passed without a new call, H = max(16, 2·depth + 2) with the depth of
 the deepest task. An outcome wakes its caller through at most 2·depth + 1 turns (measured through gather, shield,
-TaskGroup,
-``wait_for``, ``as_completed``). Looking into the loop's ready queue would not do: uvloop has none, and the checks
-of two runs would keep each other awake.
+TaskGroup, ``wait_for``, ``as_completed``). Looking into the loop's ready queue would not do: uvloop has none, and the
+checks of two runs would keep each other awake.
 """
 
 from __future__ import annotations
@@ -16,11 +15,106 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .errors import CodecError, HoldfastError, StateConflict
+from .state import decode_change
+from .store import Checkpoint
+
+if TYPE_CHECKING:
+    from .branches import Frame
 
 _TURNS_MIN = 16
 _THREAD_GRACE_S = 0.05
 _LOOK_AGAIN_S = 0.001
+
+
+class Stop(BaseException):
+    """What carries a public error out of a run past every ``except Exception``; ``hf.run`` raises the error inside."""
+
+    def __init__(self, error: HoldfastError) -> None:
+        self.error = error
+        super().__init__(f"{type(error).__name__}: {error}")
+
+
+class Pending:
+    """An outcome under way to its caller: recorded or being recorded, not delivered yet.
+
+    ``change`` is the step's change of state, None where it is to be read from the row."""
+
+    __slots__ = ("_change", "_error", "_frame", "_future", "_in_thread", "_settled", "row")
+
+    def __init__(self, frame: Frame, row: Checkpoint, change: dict[str, Any] | None, *, in_thread: bool) -> None:
+        self.row = row
+        self._frame = frame
+        self._change = change
+        self._in_thread = in_thread
+        self._future: asyncio.Future[None] | None = None
+        self._settled = False
+        self._error: BaseException | None = None
+        frame.run.pendings.add(self)
+
+    def committed(self, _: Any, error: HoldfastError | None) -> None:
+        """Told by the journal, on the loop."""
+        run = self._frame.run
+        if error is not None:
+            run.poison(error)
+        elif run.stop is None:
+            run.in_turn(self)
+
+    def deliver(self) -> None:
+        """Its turn has come: apply its change of state, and wake the caller."""
+        frame, run, row = self._frame, self._frame.run, self.row
+        run.delivering(row)
+        error: BaseException | None = None
+        try:
+            change = self._change if self._change is not None else decode_change(row).step
+            if change:
+                frame.view.apply(change, row.seq)
+        except StateConflict as conflict:
+            error = StateConflict(f"run {run.id!r}, step {row.name!r}: {conflict}")
+        except CodecError as unreadable:
+            error = run.cannot_read(row, unreadable)
+        if self._in_thread:
+            frame.thread_rested = run.delivery.follow_thread(frame.task)
+        self.settle(error)
+
+    def settle(self, error: BaseException | None = None) -> None:
+        if not self._settled:
+            self._settled, self._error = True, error
+            self._frame.run.pendings.discard(self)
+            if self._future is not None and not self._future.done():
+                self._future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for delivery. Raises ``Stop`` if the run must stop, ``StateConflict`` if the change does not apply.
+
+        An outcome that is recorded wins over a cancellation that comes after it, else the record and the program
+        would tell two stories; the cancellation reaches the task at its next pause."""
+        run, interrupted = self._frame.run, False
+        while not self._settled:
+            self._future = run.loop.create_future()
+            try:
+                await self._future
+            except asyncio.CancelledError:
+                if run.is_leaving:
+                    raise
+                interrupted = True
+        if self._error is not None:
+            if isinstance(self._error, Stop):
+                raise Stop(self._error.error)  # one of its own for each task that meets it
+            raise self._error
+        if interrupted:
+            task = asyncio.current_task()
+            assert task is not None
+            run.loop.call_soon(_pass_on_cancellation, task)
+
+
+def _pass_on_cancellation(task: asyncio.Task[Any]) -> None:
+    """A cancellation that came after the outcome was recorded reaches the task at its next pause, if it stands."""
+    if not task.done() and task.cancelling():
+        task.uncancel()
+        task.cancel()
 
 
 class Delivery:
@@ -30,7 +124,7 @@ class Delivery:
         self._loop = loop
         self._must_wait = must_wait  # whether something recorded before this ``seq`` has not been asked for yet
         self._looking = False
-        self._ready: list[tuple[int, Callable[[], None]]] = []
+        self._ready: list[tuple[int, Pending]] = []
         self._held: set[int] = set()
         self._threads = 0  # threads that were handed an outcome and have not come to rest
         self._turns = 0
@@ -44,9 +138,9 @@ class Delivery:
         """The run's code is moving: whatever waits must see it at rest anew."""
         self._turns = 0
 
-    def push(self, seq: int, deliver: Callable[[], None]) -> None:
-        """Call ``deliver`` when the run is at rest and nothing with a lower ``seq`` waits."""
-        heapq.heappush(self._ready, (seq, deliver))
+    def push(self, pending: Pending) -> None:
+        """Deliver it when the run is at rest and nothing with a lower ``seq`` waits."""
+        heapq.heappush(self._ready, (pending.row.seq, pending))
         self._turns = 0
         self._turn_on()
 
@@ -82,9 +176,9 @@ class Delivery:
                 self._looking = True
                 self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
             return
-        _, deliver = heapq.heappop(self._ready)
+        _, pending = heapq.heappop(self._ready)
         self._turns = 0
-        deliver()
+        pending.deliver()
         self._turn_on()
 
     def _look_again(self) -> None:

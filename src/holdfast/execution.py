@@ -7,13 +7,13 @@ import concurrent.futures
 import contextvars
 import logging
 import os
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import branches, clock, codec, lease, threads
 from .claiming import Claimed, Claiming
 from .definition import PYTHON
+from .delivery import Stop
 from .errors import (
     Cancelled,
     CodecError,
@@ -25,8 +25,8 @@ from .errors import (
     StoreError,
     VersionMismatch,
 )
-from .records import Failure
-from .run import LiveRun, Stop
+from .failure import Failure
+from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
@@ -346,7 +346,8 @@ class Execution:
         except CodecError as unfit:
             error = error or unfit
         if error is not None:
-            finish.status, finish.result, finish.error = "failed", None, _failure(error, run).encode()
+            failure = Failure.of_run(error, cancelled=run.cancelled, ignored=run.ignored)
+            finish.status, finish.result, finish.error = "failed", None, failure.encode()
         try:
             await self._committed(finish)
         except (Fenced, StoreError) as refused:
@@ -424,34 +425,3 @@ def _exception_of(root: asyncio.Future[Any]) -> BaseException | None:
         return root.exception()
     except asyncio.CancelledError as error:
         return error
-
-
-def _failure(error: BaseException, run: LiveRun) -> Failure:
-    """What is kept of the exception that ended a run, with the failed checkpoints it came from."""
-    seqs: set[int] = set()
-    seen: set[int] = set()
-    open_: list[BaseException | None] = [error]
-    while open_:
-        each = open_.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, StepFailed) and each.seq is not None:
-            seqs.add(each.seq)
-            continue
-        if isinstance(each, asyncio.CancelledError) and (seq := getattr(each, "seq", None)) is not None:
-            seqs.add(seq)  # a timeout: the call it cut short is tried anew
-        if isinstance(each, BaseExceptionGroup):
-            open_.extend(each.exceptions)
-        open_.extend((each.__cause__, each.__context__))
-    kind = type(error)
-    name = (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "holdfast.errors")
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    text = "".join(traceback.format_exception(kind, error, error.__traceback__))[-8000:]
-    # Calls cancelled behind the failure were cancelled because of it; what an earlier retry did not come to still
-    # stands.
-    behind = {seq for seq in run.cancelled if seqs and seq > min(seqs)}
-    return Failure(name, str(error), text, sorted({*seqs, *behind, *run.ignored}))

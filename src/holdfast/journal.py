@@ -2,8 +2,7 @@
 
 There is no batching delay: the next batch starts when the last ends, so it grows by itself when the disk is the
 bottleneck. The event loop's thread does no disk I/O. It only hands over and is woken through an eventfd, which costs
-less than
-``call_soon_threadsafe``.
+less than ``call_soon_threadsafe``.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from .errors import Fenced, HoldfastError, StoreError
 from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
+_HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
@@ -150,6 +150,7 @@ class Journal:
         self._renewed = renewed
         self._queue: SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
+        self._last_size = 0
         self._failed: Exception | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -235,13 +236,22 @@ class Journal:
                 other()
 
     def _next(self, due: float) -> tuple[list[Entry], Callable[[], None] | None]:
-        """All that is queued, up to the first thing that is no row; waits for the first until ``due``."""
+        """What is queued, up to the first thing that is no row; waits for the first until ``due``.
+
+        Callers that are answered together ask again together, so with all of them in one batch the loop would be idle
+        while the disk works, and the disk while the loop does. Those of the last batch are what the loop works at now:
+        half of them all, two batches in turns, keep both busy.
+        """
         entries: list[Entry] = []
+        last = 0 if self._queue.empty() else self._last_size  # the loop has nothing to do when nothing came from it
         try:
             item = self._queue.get(timeout=max(0.0, due - time.monotonic()))
+            half = (last + self._queue.qsize() + 2) // 2
+            most = min(BATCH_MAX, max(_HALVED_FROM, half))
             while isinstance(item, Entry):
                 entries.append(item)
-                if len(entries) == BATCH_MAX:
+                self._last_size = len(entries)
+                if self._last_size == most:
                     return entries, None
                 item = self._queue.get_nowait()
             return entries, item
@@ -259,8 +269,10 @@ class Journal:
 
     def _tell(self, entries: list[Entry], committed: Committed) -> None:
         finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
+        plain = self._failed is None and not committed.fenced and not committed.created
         for entry in entries:
-            finished.setdefault(entry.loop, []).append(self._outcome(entry, committed))
+            outcome = (entry, None, None) if plain else self._outcome(entry, committed)
+            finished.setdefault(entry.loop, []).append(outcome)
         for loop, told in finished.items():
             port = self._ports.get(loop)
             if port is not None:

@@ -7,33 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from . import codec
 from .errors import CodecError
+from .failure import Failure
 from .store import Checkpoint as CheckpointRow
 from .store import RunRow, Spent
-
-
-class Failure(msgspec.Struct):
-    """What is kept of an exception. ``seqs`` are the checkpoints that a resume tries anew: the failures that ended the
-    run (and earlier ones that no retry has come to yet), and the calls that were cancelled because of them."""
-
-    type: str
-    message: str
-    traceback: str = ""
-    seqs: list[int] = []
-
-    def encode(self) -> bytes:
-        return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")
-
-    @classmethod
-    def decode(cls, data: bytes, where: str) -> Failure:
-        return cls(**codec.decode(data, codec.Types.none, where))
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}"
-
 
 _ENDED = frozenset({"failed", "parked"})
 

@@ -6,200 +6,24 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec
-from .delivery import Delivery
-from .errors import CodecError, Diverged, Fenced, HoldfastError, StoreError
+from .delivery import Delivery, Pending, Stop
+from .errors import CodecError, Diverged, Fenced, HoldfastError
+from .recall import Records, enclosing
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
 
 if TYPE_CHECKING:
     from .branches import Frame
 
+log = logging.getLogger("holdfast")
 
 _REFUSALS_MAX = 100
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
-
-
-class Stop(BaseException):
-    """What carries a public error out of a run past every ``except Exception``; ``hf.run`` raises the error inside."""
-
-    def __init__(self, error: HoldfastError) -> None:
-        self.error = error
-        super().__init__(f"{type(error).__name__}: {error}")
-
-
-class Records:
-    """The checkpoints a run began with (and those of nested scopes since), by the place of their call."""
-
-    def __init__(self, rows: list[Checkpoint], ignored: set[int]) -> None:
-        self.rows = rows
-        self._claimed: set[int] = set()
-        self._at: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}
-        self._of_name: dict[tuple[str, str, str], list[Checkpoint]] | None = None
-        self._missing: list[Checkpoint] | None = None
-        self._retried = {_place(row) for row in rows if row.seq in ignored}
-        self._retried_from = min(ignored, default=None)
-        for row in rows:
-            if row.kind != "save":
-                self.add(row)
-        for row in rows:
-            # The last row of a place speaks for it: behind a failure tried anew stands no earlier failure.
-            if row.seq in ignored and self._at.get(_place(row)) is row:
-                del self._at[_place(row)]
-
-    def add(self, row: Checkpoint) -> None:
-        """A later row of the same place (a failure tried anew) replaces the earlier one."""
-        self._at[_place(row)] = row
-        self._of_name = None
-
-    def retries(self, frame: Frame, name: str, key: str | None, n: int) -> bool:
-        """Whether this call is tried anew because its recorded failure ended the run."""
-        return bool(self._retried) and (frame.scope, frame.branch, name, key, n) in self._retried
-
-    def find(
-        self, frame: Frame, name: str, key: str | None, n: int, version: str, fingerprint: bytes
-    ) -> Checkpoint | None:
-        """The record of this call, now claimed by it; None if it has none. Raises ``Diverged``."""
-        if not self._at:
-            return None
-        here = self._at.get((frame.scope, frame.branch, name, key, n))
-        if here is not None and _fits(here, version, fingerprint) and here.seq not in self._claimed:
-            self._claimed.add(here.seq)
-            return here
-        if here is None:
-            return None  # it was in flight; a later call with the same inputs keeps its own record
-        for row in self._named(frame.scope, frame.branch, name):
-            if row.seq not in self._claimed and _fits(row, version, fingerprint):
-                self._claimed.add(row.seq)
-                return row
-        if not _fits(here, version, fingerprint):
-            raise Diverged(_divergence(here, name, version))
-        return None
-
-    def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
-        if self._of_name is None:
-            self._of_name = {}
-            for row in sorted(self._at.values(), key=lambda row: row.n):
-                self._of_name.setdefault((row.scope, row.branch, row.name), []).append(row)
-        return self._of_name.get((scope, branch, name), [])
-
-    def try_anew(self, scope: str) -> None:
-        """A new attempt of the call whose scope this is: what succeeded inside it is recalled again, what failed is
-        not.
-        """
-        inside = scope + " > "
-        for place, row in list(self._at.items()):
-            if row.scope == scope or row.scope.startswith(inside):
-                self._claimed.discard(row.seq)
-                if row.status != "done":
-                    del self._at[place]
-        self._of_name = None
-
-    def _expected(self) -> list[Checkpoint]:
-        """The records the program will ask for, last first: not those inside a finished call, which stands for them.
-
-        Behind a failure that ended the run everything may go another way, now that it is tried anew.
-        """
-        closed = {scope_of(row.scope, row.branch, row.name, row.key, row.n) for row in self._at.values()}
-        found = [
-            row
-            for row in self._at.values()
-            if (self._retried_from is None or row.seq < self._retried_from)
-            and not (row.scope and any(scope in closed for scope in enclosing(row.scope)))
-        ]
-        return sorted(found, key=lambda row: -row.seq)
-
-    def missing_before(self, seq: int) -> Checkpoint | None:
-        """The first record before ``seq`` that the program has not asked for yet."""
-        if self._missing is None:
-            self._missing = self._expected()
-        while self._missing:
-            row = self._missing[-1]
-            if row.seq >= seq:
-                return None
-            if row.seq not in self._claimed and self._at.get(_place(row)) is row:
-                return row
-            self._missing.pop()
-        return None
-
-    def give_up(self, row: Checkpoint) -> None:
-        """The program seems not to ask for ``row`` any more; nothing waits for it."""
-        if self._missing and self._missing[-1] is row:
-            self._missing.pop()
-
-    @property
-    def unclaimed(self) -> list[Checkpoint]:
-        return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
-
-
-def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
-    return row.scope, row.branch, row.name, row.key, row.n
-
-
-def scope_of(scope: str, branch: str, name: str, key: str | None, n: int) -> str:
-    """The name of the scope that the body of a call opens."""
-    here = f"{name}#{n}" if key is None else f"{name}[{key}]#{n}"
-    if branch:
-        here = f"{branch}: {here}"
-    return f"{scope} > {here}" if scope else here
-
-
-def enclosing(scope: str) -> list[str]:
-    """``scope`` and all that it is inside of, outermost first."""
-    parts = scope.split(" > ")
-    return [" > ".join(parts[: k + 1]) for k in range(len(parts))]
-
-
-def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
-    return row.fingerprint == fingerprint and row.version == version
-
-
-def _divergence(row: Checkpoint, name: str, version: str) -> str:
-    place = f"call {row.n} of step {name!r}" if row.key is None else f"call {row.key!r} of step {name!r}"
-    if row.version != version:
-        return f"{place} was recorded by version {row.version!r} of the step, the code is version {version!r}"
-    return f"{place} was recorded with other inputs"
-
-
-class Pending:
-    """An outcome under way to its caller: recorded or being recorded, not delivered yet."""
-
-    __slots__ = ("_future", "_loop", "error", "settled")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._future: asyncio.Future[None] | None = None
-        self.settled = False
-        self.error: BaseException | None = None
-
-    def settle(self, error: BaseException | None = None) -> None:
-        if not self.settled:
-            self.settled, self.error = True, error
-            if self._future is not None and not self._future.done():
-                self._future.set_result(None)
-
-    async def wait(self, run: LiveRun) -> bool:
-        """Wait for delivery; whether somebody tried to cancel the wait meanwhile.
-
-        An outcome that is recorded wins over a cancellation that comes after it, else the record and the program
-        would tell two stories; the caller passes the cancellation on once the outcome is delivered."""
-        interrupted = False
-        while not self.settled:
-            self._future = self._loop.create_future()
-            try:
-                await self._future
-            except asyncio.CancelledError:
-                if run.is_leaving:
-                    raise
-                interrupted = True
-        if isinstance(self.error, Stop):
-            raise Stop(self.error.error)  # one of its own for each task that meets it
-        if self.error is not None:
-            raise self.error
-        return interrupted
 
 
 class LiveRun:
@@ -221,7 +45,7 @@ class LiveRun:
         self.seed = row.seed
         self.loop = loop
         self.home = home  # the Holdfast, for current()
-        self.records = Records(rows, ignored or set())
+        self.records = Records(row.id, rows, ignored or set())
         self.ignored = ignored or set()
         self.cancelled = {each.seq for each in rows if each.status == "cancelled"} - self.ignored
         self.refusals = 0
@@ -250,9 +74,9 @@ class LiveRun:
         self.view = BodyView(initial, rows)
         self._submit = submit
         self._seq = self.recorded_until
-        self._names: dict[str, Any] = {}
-        self._pendings: set[Pending] = set()
-        self._calls: dict[asyncio.Task[Any], int] = {}  # tasks inside a step call, how deep
+        self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
+        self.pendings: set[Pending] = set()
+        self.calls: set[asyncio.Task[Any]] = set()  # tasks inside a step call
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
@@ -277,16 +101,6 @@ class LiveRun:
         self.tasks -= 1
         self.delivery.stir()
 
-    def call_began(self, task: asyncio.Task[Any]) -> None:
-        self._calls[task] = self._calls.get(task, 0) + 1
-
-    def call_ended(self, task: asyncio.Task[Any]) -> None:
-        left = self._calls[task] - 1
-        if left:
-            self._calls[task] = left
-        else:
-            del self._calls[task]
-
     # -- stopping ------------------------------------------------------------------------------------------
 
     @property
@@ -310,9 +124,8 @@ class LiveRun:
         if self.stop is None:
             self.stop = Stop(error)
             self.delivery.clear()
-            for pending in list(self._pendings):
+            for pending in list(self.pendings):
                 pending.settle(self.stop)
-            self._pendings.clear()
             self.cancel_calls()
             for stopped in self.stops:
                 stopped()
@@ -334,7 +147,7 @@ class LiveRun:
             current = asyncio.current_task()
         except RuntimeError:
             pass
-        for task in list(self._calls):
+        for task in list(self.calls):
             if task is not current:
                 task.cancel()
 
@@ -342,7 +155,7 @@ class LiveRun:
 
     def name_belongs_to(self, name: str, code: Any) -> None:
         """Two different steps of one name would take each other's records."""
-        known = self._names.setdefault(name, code)
+        known = self.names.setdefault(name, code)
         if known is not code and (known.co_filename, known.co_firstlineno) != (
             code.co_filename,
             code.co_firstlineno,
@@ -358,10 +171,9 @@ class LiveRun:
     ) -> Checkpoint | None:
         """The record this call is to be answered with, or None if it must be executed. Raises ``Stop``."""
         try:
-            row = self.records.find(frame, name, key, n, version, digest)
+            row = self.records.find(frame, name, key, n, version, inputs, digest)
         except Diverged as error:
-            here = self.records._at[frame.scope, frame.branch, name, key, n]
-            raise self.poison(Diverged(_explain(self.id, error, here, inputs))) from None
+            raise self.poison(error) from None
         if row is not None and row.checksum != row.compute_checksum():
             raise self.poison(
                 CodecError(
@@ -372,16 +184,17 @@ class LiveRun:
             )
         return row
 
+    def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
+        log.error("run %s: checkpoint %s (%s) cannot be read: %s", self.id, row.seq, row.name, error)
+        text = f"run {self.id!r}, checkpoint {row.seq} ({row.name}) cannot be read: {error}"
+        return self.poison(CodecError(text, path=error.path))
+
     # -- outcomes ------------------------------------------------------------------------------------------
 
-    def pending(self) -> Pending:
-        pending = Pending(self.loop)
-        self._pendings.add(pending)
-        return pending
-
-    def record(self, row: Checkpoint, change: dict[str, Any] | None, deliver: Callable[[], None]) -> None:
-        """Number a row, send it to be committed, and have ``deliver`` called once it is and its turn has come."""
+    def record(self, pending: Pending, change: dict[str, Any] | None) -> None:
+        """Number its row and send it to be committed; once it is, and its turn has come, it is delivered."""
         self.check()
+        row = pending.row
         # Not on the rows inside a call: these are no longer read once it is finished.
         body = None if row.scope else self.view.carry(self.delivered)
         if change or body:
@@ -393,16 +206,8 @@ class LiveRun:
         if row.status == "cancelled":
             self.cancelled.add(row.seq)
         if row.scope:
-            self.records.add(row)
-            self.records._claimed.add(row.seq)
-
-        def committed(_: Any, error: HoldfastError | None) -> None:
-            if error is not None:
-                self.poison(error)
-            elif self.stop is None:
-                self.in_turn(row, deliver)
-
-        self._submit(row, committed)
+            self.records.add(row, claimed=True)
+        self._submit(row, pending.committed)
 
     def record_leftovers(self) -> None:
         """What the body changed since the last row, before the run ends."""
@@ -416,21 +221,20 @@ class LiveRun:
         row.checksum = row.compute_checksum()
         self._submit(row, lambda _, error: None)
 
-    def in_turn(self, row: Checkpoint, deliver: Callable[[], None]) -> None:
+    def in_turn(self, pending: Pending) -> None:
         """Deliver an outcome when all that came before it has been: at once if the run has no other task."""
-
         if self.tasks == 1:
-            self._turn(row, deliver)
+            pending.deliver()
         else:
-            self.delivery.push(row.seq, lambda: self._turn(row, deliver))
+            self.delivery.push(pending)
 
-    def _turn(self, row: Checkpoint, deliver: Callable[[], None]) -> None:
+    def delivering(self, row: Checkpoint) -> None:
+        """An outcome is about to reach the workflow."""
         scope, ended = row.scope, row.started_ms + int(row.duration_ms)
         if not scope and row.seq > self.delivered:
             self.delivered = row.seq
         if ended > self._delivered_ms.get(scope, 0):
             self._delivered_ms[scope] = ended
-        deliver()
 
     def logical_ms(self, scope: str) -> int:
         """The time that now() tells a workflow's body in ``scope``.
@@ -467,14 +271,6 @@ class LiveRun:
         first = min(each.started_ms for each in self.records.rows if each.epoch == row.epoch)
         return 1.5 * (row.started_ms - first) / 1000 + 0.25
 
-    def settled(self, pending: Pending, error: BaseException | None = None) -> None:
-        self._pendings.discard(pending)
-        pending.settle(error)
-
-    def refused(self, error: Exception) -> Stop:
-        """The journal did not take a row: the run is fenced, or the store is lost."""
-        return self.poison(error if isinstance(error, HoldfastError) else StoreError(str(error)))
-
 
 def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
     return Checkpoint(
@@ -499,22 +295,3 @@ def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
         result=None,
         delta=None,
     )
-
-
-def _explain(id: str, error: Diverged, row: Checkpoint, inputs: bytes) -> str:
-    recorded = codec.readable(row.inputs) if row.inputs else {}
-    new = codec.readable(codec.preview(inputs))
-    lines = [f"run {id!r}, checkpoint {row.seq}: {error}."]
-    if isinstance(recorded, dict) and isinstance(new, dict):
-        for name in dict.fromkeys([*recorded, *new]):
-            before, now = recorded.get(name, "(its default)"), new.get(name, "(its default)")
-            if before != now:
-                lines.append(f"  {name}: recorded {before!r}, now {now!r}")
-    if row.scope or row.branch:
-        lines.append(f"  in {' / '.join(part for part in (row.scope, row.branch) if part)}")
-    lines.append(
-        "The code between steps gave another result than when this was recorded. Either make it deterministic again "
-        "(no clock, randomness or I/O outside of steps), or put what may differ in ignore=, or start the work again "
-        "under a new id."
-    )
-    return "\n".join(lines)

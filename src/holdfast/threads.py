@@ -16,8 +16,9 @@ from typing import Any
 from . import branches
 from .branches import Frame, entered
 from .calls import Invocation, perform
+from .delivery import Stop
 from .errors import HoldfastError, StoreError
-from .run import LiveRun, Stop
+from .run import LiveRun
 
 _LOOP_CHECK_S = 1.0
 
@@ -36,7 +37,7 @@ class _Return:
         self.error = error
 
 
-def perform_in_thread(call: Invocation, body: Callable[[], Any]) -> Any:
+def perform_in_thread(call: Invocation) -> Any:
     """Perform a call from the thread it was made in; blocks until its outcome is delivered."""
     frame, run = call.frame, call.frame.run
     inbox: SimpleQueue[_Run | _Return] = SimpleQueue()
@@ -52,7 +53,7 @@ def perform_in_thread(call: Invocation, body: Callable[[], Any]) -> Any:
                 if told.error is not None:
                     raise told.error
                 return told.value
-            _tell(run, told.ended, *_run_body(told.frame, body))
+            _tell(run, told.ended, *_run_body(told.frame, call.body))
     finally:
         frame.in_thread = False
 
@@ -105,7 +106,7 @@ def _serve_as_task(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None
 async def _serve(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None:
     run = call.frame.run
 
-    async def execute(frame: Frame) -> Any:
+    async def execute(_: Invocation, frame: Frame) -> Any:
         ended: asyncio.Future[Any] = run.loop.create_future()
         inbox.put(_Run(frame, ended))
         return await ended

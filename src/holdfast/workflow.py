@@ -15,10 +15,10 @@ from functools import update_wrapper
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from . import codec, context, threads
-from .branches import Frame, current_frame, entered, frame_of
-from .calls import Invocation, perform
+from .branches import current_frame
+from .calls import Invocation, perform_in_task
 from .definition import Definition
-from .errors import NotInRun, NotRecorded
+from .errors import NotRecorded
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")
@@ -51,20 +51,20 @@ class _Awaitable(Coroutine[Any, Any, R_co]):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _started(self) -> Coroutine[Any, Any, R_co]:
-        if self._coro is None:
-            call, self._coro = self._invocation, _NEVER
-            if call is None:
-                context.begin_outside()
-                self._coro = self._body()
+        coro = self._coro
+        if coro is None:
+            self._coro = _NEVER
+            if self._invocation is not None:
+                coro = perform_in_task(self._invocation)
             else:
-                self._coro = _drive(call, self._body)
-        return self._coro
+                context.begin_outside()
+                coro = cast("Coroutine[Any, Any, R_co]", self.body())
+            self._coro = coro
+        return coro
 
-    def _body(self) -> Coroutine[Any, Any, Any]:
-        function = self._definition.function
-        if self._instance is not None:
-            return cast("Coroutine[Any, Any, Any]", function(self._instance, *self._args, **self._kwargs))
-        return cast("Coroutine[Any, Any, Any]", function(*self._args, **self._kwargs))
+    def body(self) -> Any:
+        """Call the function itself: a coroutine for an async one, else its result."""
+        return self._definition.call(self._instance, self._args, self._kwargs)
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         if self._coro is not None:
@@ -142,10 +142,6 @@ class Call(_Awaitable[R_co]):
     def inputs(self) -> bytes:
         return self._definition.encode_inputs(self._args, self._kwargs)
 
-    def body(self) -> Any:
-        """Call the workflow's function: a coroutine for an async one, else its result."""
-        return self._body()
-
     def _started(self) -> Coroutine[Any, Any, R_co]:
         if not self._definition.is_async:
             self._coro = _NEVER
@@ -154,28 +150,6 @@ class Call(_Awaitable[R_co]):
                 "to hf.run(…), or call the workflow itself"
             )
         return super()._started()
-
-
-async def _drive(call: Invocation, body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Perform a call on the task that awaits it, which need not be the one that made it."""
-    run = call.frame.run
-    if run.is_ignoring:
-        await run.halt()
-    task = asyncio.current_task()
-    driving = frame_of(task)
-    if driving is None or driving.run is not run:
-        raise NotInRun(
-            f"run {run.id!r}: a call of {call.definition.name!r} made in the run is awaited in a task that is not "
-            "part of it, so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a "
-            "TaskGroup."
-        )
-
-    async def execute(frame: Frame) -> Any:
-        frame.task, frame.depth = task, driving.depth
-        with entered(frame, task):
-            return await body()
-
-    return await perform(call, execute)
 
 
 class _Decorated(Generic[P, R]):
@@ -204,7 +178,8 @@ class _Decorated(Generic[P, R]):
 
     def _of_call(self, args: tuple[Any, ...]) -> tuple[Definition, Any, tuple[Any, ...]]:
         """What is called, on what, with what: the object or class that a method is called on is no input."""
-        if self._instance is None and args and self._is_on(args[0]):
+        may_be_on = self._owner is not None or (args and isinstance(args[0], type))
+        if may_be_on and self._instance is None and args and self._is_on(args[0]):
             return self._definition.of_method, args[0], args[1:]
         return self._definition, self._instance, args
 
@@ -283,11 +258,6 @@ class PlainWorkflow(_Decorated[P, R]):
 
 
 def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    def body() -> Any:
-        if instance is not None:
-            return definition.function(instance, *args, **kwargs)
-        return definition.function(*args, **kwargs)
-
     frame = current_frame()
     if frame is None:
         if definition.kind == "step" and threads.in_lost_thread():
@@ -297,9 +267,9 @@ def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kw
                 NotRecorded,
                 stacklevel=3,
             )
-        return body()
+        return definition.call(instance, args, kwargs)
     threads.refuse_on_loop(definition.name, definition.kind)
-    return threads.perform_in_thread(Invocation(definition, instance, frame, args, kwargs), body)
+    return threads.perform_in_thread(Invocation(definition, instance, frame, args, kwargs))
 
 
 def _mark_as_coroutine_function(decorated: Any) -> None:

@@ -105,25 +105,22 @@ _lived: dict[str, run_module.LiveRun] = {}
 
 def tell_of_deliveries() -> Callable[[], None]:
     """Have each world told when an outcome is handed to the run's own body; returns how to undo it."""
-    original, begin = run_module.LiveRun.in_turn, run_module.LiveRun.__init__
+    original, begin = run_module.LiveRun.delivering, run_module.LiveRun.__init__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         begin(self, *args, **kwargs)
         _lived[self.id] = self
 
-    def in_turn(self: Any, row: Checkpoint, deliver: Callable[[], None]) -> None:
-        def told() -> None:
-            here = programs.worlds.get(self.id)
-            if here is not None and not row.scope:
-                here.events.append((DELIVERED, row.seq, f"{row.branch}: {row.name}#{row.n}", row.status))
-            deliver()
+    def delivering(self: Any, row: Checkpoint) -> None:
+        here = programs.worlds.get(self.id)
+        if here is not None and not row.scope:
+            here.events.append((DELIVERED, row.seq, f"{row.branch}: {row.name}#{row.n}", row.status))
+        original(self, row)
 
-        original(self, row, told)
-
-    run_module.LiveRun.in_turn, run_module.LiveRun.__init__ = in_turn, __init__  # type: ignore[method-assign]
+    run_module.LiveRun.delivering, run_module.LiveRun.__init__ = delivering, __init__  # type: ignore[method-assign]
 
     def undo() -> None:
-        run_module.LiveRun.in_turn, run_module.LiveRun.__init__ = original, begin  # type: ignore[method-assign]
+        run_module.LiveRun.delivering, run_module.LiveRun.__init__ = original, begin  # type: ignore[method-assign]
 
     return undo
 

@@ -22,15 +22,15 @@ PLANTED = [
     Plant(
         name="recalls are delivered at once, not in seq order",
         file="src/holdfast/run.py",
-        old="        if self.tasks == 1:\n            self._turn(row, deliver)",
-        new="        if self.tasks == 1 or row.seq <= self.recorded_until:\n            self._turn(row, deliver)",
+        old="        if self.tasks == 1:\n            pending.deliver()",
+        new="        if self.tasks == 1 or pending.row.seq <= self.recorded_until:\n            pending.deliver()",
         tests=[_zoo("worker_pool"), _zoo("first_completed")],
     ),
     Plant(
         name="a live outcome overtakes recalls",
         file="src/holdfast/run.py",
-        old="        if self.tasks == 1:\n            self._turn(row, deliver)",
-        new="        if self.tasks == 1 or row.seq > self.recorded_until:\n            self._turn(row, deliver)",
+        old="        if self.tasks == 1:\n            pending.deliver()",
+        new="        if self.tasks == 1 or pending.row.seq > self.recorded_until:\n            pending.deliver()",
         tests=[_zoo("bounded_queue"), _zoo("made_in_completion_order")],
     ),
     Plant(
@@ -42,7 +42,7 @@ PLANTED = [
     ),
     Plant(
         name="a call takes any unclaimed record of its name and inputs, in any branch",
-        file="src/holdfast/run.py",
+        file="src/holdfast/recall.py",
         old=_FALLBACK,
         new="        for row in [*(each for each in self._at.values() if each.name == name), here]:\n"
         "            if row is None:\n                return None\n",
@@ -50,7 +50,7 @@ PLANTED = [
     ),
     Plant(
         name="a call that was in flight takes the record of its twin",
-        file="src/holdfast/run.py",
+        file="src/holdfast/recall.py",
         old=_FALLBACK,
         new="        for row in [*self._named(frame.scope, frame.branch, name), here]:\n"
         "            if row is None:\n                return None\n",
@@ -100,7 +100,7 @@ PLANTED = [
     ),
     Plant(
         name="a cancellation wins over an outcome that is recorded",
-        file="src/holdfast/run.py",
+        file="src/holdfast/delivery.py",
         old="                if run.is_leaving:\n                    raise\n                interrupted = True",
         new="                raise",
         tests=[_zoo("first_completed"), f"{_ORDER}::test_generated_programs_repeat_their_record"],

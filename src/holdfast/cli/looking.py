@@ -18,7 +18,8 @@ from holdfast.cli.printing import ago, console, count, fields, iso, local, print
 from holdfast.cli.problems import DONE
 from holdfast.cli.progress import preview_of
 from holdfast.errors import HoldfastError, NotFound
-from holdfast.records import Cost, Failure
+from holdfast.failure import Failure
+from holdfast.records import Cost
 from holdfast.state import decode_change, replay
 from holdfast.store import Checkpoint, RunRow
 

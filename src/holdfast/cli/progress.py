@@ -18,7 +18,7 @@ from rich.text import Text
 
 from holdfast import codec
 from holdfast.cli.printing import console, count, seconds, short
-from holdfast.records import Failure
+from holdfast.failure import Failure
 from holdfast.run import LiveRun
 from holdfast.store import Checkpoint
 

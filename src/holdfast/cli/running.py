@@ -21,7 +21,7 @@ from holdfast.cli.printing import complain, console, count, print_json, print_va
 from holdfast.cli.problems import DONE, FAILED, INTERRUPTED, STOPPED, TERMINATED, USAGE, Problem, code_of
 from holdfast.cli.progress import Progress, on_stderr
 from holdfast.errors import HoldfastError, NotFound
-from holdfast.records import Failure
+from holdfast.failure import Failure
 from holdfast.store import RunRow
 from holdfast.workflow import Call
 

@@ -72,6 +72,11 @@ def canonical(value: Any, where: str, root: str) -> bytes:
 
 def encode_inputs(values: dict[str, Any], where: str) -> bytes:
     """Canonical bytes of the arguments of a call, by name. Classes need no annotation to be fingerprinted."""
+    if set(map(type, values.values())) <= _LEAVES:
+        try:
+            return ENCODE(values if len(values) < 2 else dict(sorted(values.items())))
+        except (OverflowError, UnicodeEncodeError):
+            pass  # found again, and explained, below
     return _written(values, None, where, "")
 
 

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec.msgpack import Encoder
 
+_ENCODE = Encoder().encode
 FINISHED = frozenset({"done", "failed", "cancelled"})
 
 
-class Checkpoint(msgspec.Struct):
+class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
     """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
 
     run_no: int
@@ -45,11 +47,22 @@ class Checkpoint(msgspec.Struct):
 
     def compute_checksum(self) -> int:
         """CRC-32 over everything a resume relies on."""
-        head = (
-            f"{self.run_no}|{self.seq}|{self.kind}|{self.scope}|{self.branch}|{self.name}|"
-            f"{self.key}|{self.n}|{self.version}|{self.status}"
+        head = _ENCODE(
+            (
+                self.run_no,
+                self.seq,
+                self.kind,
+                self.scope,
+                self.branch,
+                self.name,
+                self.key,
+                self.n,
+                self.version,
+                self.status,
+                self.fingerprint,
+            )
         )
-        crc = zlib.crc32(self.fingerprint, zlib.crc32(head.encode()))
+        crc = zlib.crc32(head)
         if self.result is not None:
             crc = zlib.crc32(self.result, crc)
         return crc if self.delta is None else zlib.crc32(self.delta, crc)

@@ -15,7 +15,8 @@ import msgspec
 
 from holdfast.branches import current_frame
 from holdfast.errors import NotInRun
-from holdfast.run import LiveRun, scope_of
+from holdfast.recall import scope_of
+from holdfast.run import LiveRun
 from holdfast.store import Batch, Checkpoint, Committed
 
 

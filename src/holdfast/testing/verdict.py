@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from holdfast import codec
-from holdfast.records import Failure
+from holdfast.failure import Failure
 from holdfast.store import Checkpoint, RunRow, Store
 
 from .ledger import Event, place_of

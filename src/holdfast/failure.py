@@ -1,0 +1,84 @@
+"""What is kept of an exception that ended a step or a run."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Iterator
+
+import msgspec
+
+from . import codec
+from .errors import StepFailed
+
+_SHORT_NAMES = frozenset({"builtins", "holdfast.errors"})  # modules whose classes everybody knows
+_TRACEBACK_MAX = 8000  # characters, the last ones
+
+
+class Failure(msgspec.Struct):
+    """``type`` is the qualified name of the exception's class. ``seqs`` are the checkpoints that a resume of the run
+    tries anew: the failures that ended it (and earlier ones that no retry has come to yet), and the calls that were
+    cancelled because of them."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    seqs: list[int] = []
+
+    @classmethod
+    def of_step(cls, error: BaseException) -> Failure:
+        if isinstance(error, StepFailed):  # of a step inside, which has told the rest
+            return cls(error.error_type, error.message)
+        return cls._of(error)
+
+    @classmethod
+    def of_run(cls, error: BaseException, *, cancelled: set[int], ignored: set[int]) -> Failure:
+        """``cancelled`` are the seqs of cancelled calls, ``ignored`` those that this process was to try anew."""
+        failure = cls._of(error)
+        seqs = {seq for each in _with_causes(error) if (seq := _seq_of(each)) is not None}
+        # Calls cancelled behind the failure were cancelled because of it; what an earlier retry did not come to still
+        # stands.
+        behind = {seq for seq in cancelled if seqs and seq > min(seqs)}
+        failure.seqs = sorted({*seqs, *behind, *ignored})
+        return failure
+
+    @classmethod
+    def _of(cls, error: BaseException) -> Failure:
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ in _SHORT_NAMES else f"{kind.__module__}.{kind.__qualname__}"
+        lines = traceback.format_exception(kind, error, error.__traceback__)
+        return cls(name, str(error), "".join(lines)[-_TRACEBACK_MAX:])
+
+    def encode(self) -> bytes:
+        return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Failure:
+        return cls(**codec.decode(data, codec.Types.none, where))
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+def _seq_of(error: BaseException) -> int | None:
+    """The checkpoint that an exception came from: of a failed step, or of a call that a timeout cut short."""
+    if isinstance(error, StepFailed):
+        return error.seq
+    return getattr(error, "seq", None) if isinstance(error, asyncio.CancelledError) else None
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and all it was raised from, groups taken apart; what is behind a recorded failure is its own story."""
+    seen: set[int] = set()
+    open_: list[BaseException | None] = [error]
+    while open_:
+        each = open_.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, StepFailed) and each.seq is not None:
+            continue
+        if isinstance(each, BaseExceptionGroup):
+            open_.extend(each.exceptions)
+        open_.extend((each.__cause__, each.__context__))

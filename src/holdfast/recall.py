@@ -1,0 +1,168 @@
+"""Which call each record belongs to.
+
+On resume, the same version: (a) the record at the place of the call, if its inputs are the same; (b) where that place
+is taken by a record with other inputs, an unclaimed record of the same name and inputs in the same branch and scope;
+(c) else the program has diverged; (d) where there is no record, the call was in flight and is executed. A record never
+moves to another branch (docs/design/order.md)."""
+
+from __future__ import annotations
+
+from . import codec
+from .branches import Frame
+from .errors import Diverged
+from .store import Checkpoint
+
+
+class Records:
+    """The checkpoints a run began with (and those of nested scopes since), by the place of their call."""
+
+    def __init__(self, run_id: str, rows: list[Checkpoint], ignored: set[int]) -> None:
+        self.run_id = run_id
+        self.rows = rows
+        self._claimed: set[int] = set()
+        self._at: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}
+        self._of_name: dict[tuple[str, str, str], list[Checkpoint]] | None = None
+        self._missing: list[Checkpoint] | None = None
+        self._retried = {_place(row) for row in rows if row.seq in ignored}
+        self._retried_from = min(ignored, default=None)
+        for row in rows:
+            if row.kind != "save":
+                self.add(row)
+        for row in rows:
+            # The last row of a place speaks for it: behind a failure tried anew stands no earlier failure.
+            if row.seq in ignored and self._at.get(_place(row)) is row:
+                del self._at[_place(row)]
+
+    def add(self, row: Checkpoint, *, claimed: bool = False) -> None:
+        """A later row of the same place (a failure tried anew) replaces the earlier one."""
+        self._at[_place(row)] = row
+        self._of_name = None
+        if claimed:
+            self._claimed.add(row.seq)
+
+    def retries(self, frame: Frame, name: str, key: str | None, n: int) -> bool:
+        """Whether this call is tried anew because its recorded failure ended the run."""
+        return bool(self._retried) and (frame.scope, frame.branch, name, key, n) in self._retried
+
+    def find(
+        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, fingerprint: bytes
+    ) -> Checkpoint | None:
+        """The record of this call, now claimed by it; None if it has none. Raises ``Diverged``."""
+        if not self._at:
+            return None
+        here = self._at.get((frame.scope, frame.branch, name, key, n))
+        if here is not None and _fits(here, version, fingerprint) and here.seq not in self._claimed:
+            self._claimed.add(here.seq)
+            return here
+        if here is None:
+            return None  # it was in flight; a later call with the same inputs keeps its own record
+        for row in self._named(frame.scope, frame.branch, name):
+            if row.seq not in self._claimed and _fits(row, version, fingerprint):
+                self._claimed.add(row.seq)
+                return row
+        if not _fits(here, version, fingerprint):
+            raise Diverged(_explain(self.run_id, here, version, inputs))
+        return None
+
+    def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
+        if self._of_name is None:
+            self._of_name = {}
+            for row in sorted(self._at.values(), key=lambda row: row.n):
+                self._of_name.setdefault((row.scope, row.branch, row.name), []).append(row)
+        return self._of_name.get((scope, branch, name), [])
+
+    def try_anew(self, scope: str) -> None:
+        """A new attempt of the call whose scope this is: what succeeded inside it is recalled again, what failed is
+        not.
+        """
+        inside = scope + " > "
+        for place, row in list(self._at.items()):
+            if row.scope == scope or row.scope.startswith(inside):
+                self._claimed.discard(row.seq)
+                if row.status != "done":
+                    del self._at[place]
+        self._of_name = None
+
+    def _expected(self) -> list[Checkpoint]:
+        """The records the program will ask for, last first: not those inside a finished call, which stands for them.
+
+        Behind a failure that ended the run everything may go another way, now that it is tried anew.
+        """
+        closed = {scope_of(row.scope, row.branch, row.name, row.key, row.n) for row in self._at.values()}
+        found = [
+            row
+            for row in self._at.values()
+            if (self._retried_from is None or row.seq < self._retried_from)
+            and not (row.scope and any(scope in closed for scope in enclosing(row.scope)))
+        ]
+        return sorted(found, key=lambda row: -row.seq)
+
+    def missing_before(self, seq: int) -> Checkpoint | None:
+        """The first record before ``seq`` that the program has not asked for yet."""
+        if self._missing is None:
+            self._missing = self._expected()
+        while self._missing:
+            row = self._missing[-1]
+            if row.seq >= seq:
+                return None
+            if row.seq not in self._claimed and self._at.get(_place(row)) is row:
+                return row
+            self._missing.pop()
+        return None
+
+    def give_up(self, row: Checkpoint) -> None:
+        """The program seems not to ask for ``row`` any more; nothing waits for it."""
+        if self._missing and self._missing[-1] is row:
+            self._missing.pop()
+
+    @property
+    def unclaimed(self) -> list[Checkpoint]:
+        return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
+
+
+def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
+    return row.scope, row.branch, row.name, row.key, row.n
+
+
+def scope_of(scope: str, branch: str, name: str, key: str | None, n: int) -> str:
+    """The name of the scope that the body of a call opens."""
+    here = f"{name}#{n}" if key is None else f"{name}[{key}]#{n}"
+    if branch:
+        here = f"{branch}: {here}"
+    return f"{scope} > {here}" if scope else here
+
+
+def enclosing(scope: str) -> list[str]:
+    """``scope`` and all that it is inside of, outermost first."""
+    parts = scope.split(" > ")
+    return [" > ".join(parts[: k + 1]) for k in range(len(parts))]
+
+
+def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
+    return row.fingerprint == fingerprint and row.version == version
+
+
+def _divergence(row: Checkpoint, version: str) -> str:
+    place = f"call {row.n} of step {row.name!r}" if row.key is None else f"call {row.key!r} of step {row.name!r}"
+    if row.version != version:
+        return f"{place} was recorded by version {row.version!r} of the step, the code is version {version!r}"
+    return f"{place} was recorded with other inputs"
+
+
+def _explain(run_id: str, row: Checkpoint, version: str, inputs: bytes) -> str:
+    recorded = codec.readable(row.inputs) if row.inputs else {}
+    new = codec.readable(codec.preview(inputs))
+    lines = [f"run {run_id!r}, checkpoint {row.seq}: {_divergence(row, version)}."]
+    if isinstance(recorded, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*recorded, *new]):
+            before, now = recorded.get(name, "(its default)"), new.get(name, "(its default)")
+            if before != now:
+                lines.append(f"  {name}: recorded {before!r}, now {now!r}")
+    if row.scope or row.branch:
+        lines.append(f"  in {' / '.join(part for part in (row.scope, row.branch) if part)}")
+    lines.append(
+        "The code between steps gave another result than when this was recorded. Either make it deterministic again "
+        "(no clock, randomness or I/O outside of steps), or put what may differ in ignore=, or start the work again "
+        "under a new id."
+    )
+    return "\n".join(lines)
