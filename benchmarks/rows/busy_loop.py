@@ -19,8 +19,7 @@ FLOOR = (
     "callbacks and 5 ms. The same step beside an idle loop is measured in turns."
 )
 HELD_BY = (
-    "What holds it: a batch counts as late after 3 ms (`LATE_S`), and only then is the committer given the "
-    "interpreter. A shorter wait lowers these figures and costs throughput with 500 runs at once."
+    "What holds it: a batch counts as late after 2 ms (`LATE_S`), and only then is the committer given the interpreter."
 )
 
 GROUP = 20
