@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 from warnings import warn
@@ -18,6 +17,7 @@ from . import clock, codec
 from .branches import Frame, StepProgress
 from .definition import Definition
 from .errors import CodecError, HoldfastError, NotRecorded, StateConflict, StepFailed
+from .records import told_by
 from .run import LiveRun, Pending, scope_of
 from .state import decode_change
 from .store import Checkpoint
@@ -314,8 +314,8 @@ def _describe(failure: BaseException) -> dict[str, Any]:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(failure, StepFailed):
         return {"type": failure.error_type, "message": failure.message, "traceback": ""}
-    lines = traceback.format_exception(kind, failure, failure.__traceback__)
-    return {"type": name, "message": str(failure), "traceback": "".join(lines)[-4000:]}
+    message, lines = told_by(failure)
+    return {"type": name, "message": message, "traceback": lines}
 
 
 def _warn_if_undurable(run: LiveRun, row: Checkpoint) -> None:

@@ -7,7 +7,6 @@ import concurrent.futures
 import contextvars
 import logging
 import os
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +24,7 @@ from .errors import (
     StoreError,
     VersionMismatch,
 )
-from .records import Failure
+from .records import Failure, told_by
 from .run import LiveRun, Stop
 from .store import Checkpoint, Finish, RunRow
 
@@ -450,8 +449,8 @@ def _failure(error: BaseException, run: LiveRun) -> Failure:
         if kind.__module__ in ("builtins", "holdfast.errors")
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    text = "".join(traceback.format_exception(kind, error, error.__traceback__))[-8000:]
+    message, lines = told_by(error)
     # Calls cancelled behind the failure were cancelled because of it; what an earlier retry did not come to still
     # stands.
     behind = {seq for seq in run.cancelled if seqs and seq > min(seqs)}
-    return Failure(name, str(error), text, sorted({*seqs, *behind, *run.ignored}))
+    return Failure(name, message, lines, sorted({*seqs, *behind, *run.ignored}))

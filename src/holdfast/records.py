@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,22 @@ class Failure(msgspec.Struct):
         return f"{self.type}: {self.message}"
 
 
+def told_by(error: BaseException) -> tuple[str, str]:
+    """The message and the traceback of an exception, as text that can be stored: a message may hold a file name that is
+    no UTF-8, and not every exception can be asked for one."""
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"(its message cannot be read: {type(broken).__name__})"
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return _storable(message), _storable(lines[-_TRACEBACK_MAX:])
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+_TRACEBACK_MAX = 8000  # characters
 _ENDED = frozenset({"failed", "parked"})
 
 
