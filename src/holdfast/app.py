@@ -390,7 +390,7 @@ def _shut(journal: Journal, store: Store) -> None:
 
 def _forked() -> None:
     """In a forked child the parent's connections, threads and leases are not the child's: begin anew."""
-    branches.live_runs.clear()
+    branches.forget_runs()
     for hf in list(_all):
         if hf._finalizer is not None:
             hf._finalizer.detach()

@@ -137,7 +137,9 @@ def _listed_by_as_completed() -> list[Any] | None:
 
 
 _frame_of_thread: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("holdfast_frame", default=None)
-live_runs: set[int] = set()  # the live runs of this process, so that a call without one can be told from a lost one
+# The live runs of this process and their loops, so that a call without a run can be told from one that lost its run.
+live_runs: dict[int, asyncio.AbstractEventLoop] = {}
+forked_from: str | None = None  # the run in whose code this process was forked
 
 
 def current_frame() -> Frame | None:
@@ -147,7 +149,12 @@ def current_frame() -> Frame | None:
     except RuntimeError:  # no loop in this thread
         return _frame_of_thread.get()
     frame: Frame | None = getattr(task, _ATTRIBUTE, None)
-    if frame is None and task is not None and (lost := _frame_of_thread.get()) is not None:
+    if frame is None and (lost := _frame_of_thread.get()) is not None:
+        if task is None:
+            raise NotInRun(
+                f"run {lost.run.id!r}: a callback of the event loop runs in no task, so what it calls has no place in "
+                "the record. Let a task await what the callback was to react to, and call it there."
+            )
         raise NotInRun(
             f"run {lost.run.id!r}: this task ({task.get_name()}) was made behind holdfast's back (a task factory set "
             "later, an eager task, or a loop of its own), so its calls have no place in the record. Create the task "
@@ -196,6 +203,16 @@ def unlabelled_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T
     context = contextvars.copy_context()
     context.run(_frame_of_thread.set, None)
     return asyncio.Task(coro, loop=loop, name=name, context=context)
+
+
+def forget_runs() -> None:
+    """In a forked child: the runs, and the loops that would answer their calls, have stayed with the parent."""
+    global forked_from
+    live_runs.clear()
+    frame = _frame_of_thread.get()
+    if frame is not None:
+        forked_from = frame.run.id
+        _frame_of_thread.set(None)
 
 
 class entered:

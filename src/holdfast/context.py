@@ -5,6 +5,7 @@ plainly.
 from __future__ import annotations
 
 import contextvars
+import operator
 import random as _random
 import struct
 import uuid as _uuid
@@ -19,6 +20,8 @@ from .state import BodyView
 
 if TYPE_CHECKING:
     from .app import Holdfast
+
+_COST_MAX = 10**15  # far above any real cost, so that no sum of them is too big for a store
 
 _plain_state: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("holdfast_plain_state")
 
@@ -125,16 +128,18 @@ def random() -> float:
 
 
 def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
-    """Add to the recorded cost of the running step. Outside a run it does nothing; in a workflow's body it raises
-    ``NotInRun``.
+    """Add to the recorded cost of the running step: each from 0 to 10**15. Outside a run it does nothing; in a
+    workflow's body it raises ``NotInRun``.
     """
+    # Plain numbers from here on: what a store does not take would fail the commit, and other runs with it.
+    tokens, usd = operator.index(tokens), float(usd)
     frame = current_frame()
     if frame is None:
         return
     if frame.step is None or frame.step.kind != "step":
         raise NotInRun("holdfast.spend() belongs into a step: costs are recorded with the step that caused them")
-    if tokens < 0 or usd < 0:
-        raise ValueError(f"costs are not negative: tokens={tokens!r}, usd={usd!r}")
+    if not (0 <= tokens <= _COST_MAX and 0 <= usd <= _COST_MAX):
+        raise ValueError(f"costs are not negative, and at most {_COST_MAX:.0e}: tokens={tokens!r}, usd={usd!r}")
     if tokens:
         frame.step.tokens = (frame.step.tokens or 0) + tokens
     if usd:

@@ -178,6 +178,13 @@ class Definition:
         key = self.key(*args, **kwargs)
         if not isinstance(key, str) or not key:
             raise HoldfastError(f"{self.kind} {self.name!r}: key= must return a non-empty str, got {key!r}")
+        try:
+            key.encode()
+        except UnicodeEncodeError:  # it would fail the commit, and other runs with it
+            raise HoldfastError(
+                f"{self.kind} {self.name!r}: key= returned {key!r}, a str with a lone surrogate, which no UTF-8 text "
+                "can hold; return key.encode('utf-8', 'backslashreplace').decode(), say."
+            ) from None
         return key
 
 

@@ -161,11 +161,11 @@ class Execution:
         run.observer = self.home._observer
         run.durable = self.home._store.durable
         self._resolve(self.claimed)
-        branches.live_runs.add(id(run))
+        branches.live_runs[id(run)] = self.loop
         try:
             return await self._run_body(run)
         finally:
-            branches.live_runs.discard(id(run))
+            branches.live_runs.pop(id(run), None)
             run.finished = True
             run.cancel_calls()
 

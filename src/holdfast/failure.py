@@ -47,7 +47,7 @@ class Failure(msgspec.Struct):
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ in _SHORT_NAMES else f"{kind.__module__}.{kind.__qualname__}"
         lines = traceback.format_exception(kind, error, error.__traceback__)
-        return cls(name, str(error), "".join(lines)[-_TRACEBACK_MAX:])
+        return cls(name, _message_of(error), _storable("".join(lines)[-_TRACEBACK_MAX:]))
 
     def encode(self) -> bytes:
         return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")
@@ -58,6 +58,18 @@ class Failure(msgspec.Struct):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return _storable(str(error))
+    except Exception as broken:
+        return f"(its message cannot be read: {type(broken).__name__})"
+
+
+def _storable(text: str) -> str:
+    """A message may hold a file name that is no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _seq_of(error: BaseException) -> int | None:

@@ -80,8 +80,7 @@ class View:
 
     def begin(self, *, alone: bool) -> View:
         """The view of a step that begins now. ``alone``: nothing else can change this view while the step runs."""
-        held = self.current
-        return View(held if alone or not held else delta.copy(held))
+        return View(self.current if alone else delta.copy(self.current))
 
     def change(self) -> dict[str, Any] | None:
         return None if self._values is None else delta.diff(self._base, self._values)

@@ -144,12 +144,21 @@ def refuse_on_loop(name: str, kind: str) -> None:
     )
 
 
-def in_lost_thread() -> bool:
-    """Whether this code runs in a thread that lost its run while one is live in this process."""
-    if not branches.live_runs:
-        return False
+def why_lost() -> str | None:
+    """How a step called here without a run came to lose the run it seems to be meant for; None if nothing says so."""
+    if branches.forked_from is not None:
+        return (
+            f"in a process that was forked by run {branches.forked_from!r}, so its result is not recorded. Call it in "
+            "the run's own process, and let what is forked do plain work."
+        )
+    if not branches.live_runs or threading.current_thread() is threading.main_thread():
+        return None
     try:
-        asyncio.get_running_loop()
+        if asyncio.get_running_loop() in branches.live_runs.values():
+            return None
     except RuntimeError:
-        return threading.current_thread() is not threading.main_thread()
-    return False
+        pass
+    return (
+        "in a thread that belongs to no run while one is live, so its result is not recorded. Start the thread with "
+        "asyncio.to_thread, which carries the run along."
+    )

@@ -39,6 +39,8 @@ class _Awaitable(Coroutine[Any, Any, R_co]):
         self._kwargs = kwargs
         self._coro: Coroutine[Any, Any, R_co] | None = _NEVER  # a call that is refused here needs no warning besides
         frame = current_frame()
+        if frame is None:
+            _warn_if_lost(definition)
         self._invocation = None if frame is None else Invocation(definition, instance, frame, args, kwargs)
         self._coro = None
 
@@ -260,16 +262,15 @@ class PlainWorkflow(_Decorated[P, R]):
 def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     frame = current_frame()
     if frame is None:
-        if definition.kind == "step" and threads.in_lost_thread():
-            warnings.warn(
-                f"step {definition.name!r} was called in a thread that belongs to no run while one is live, so its "
-                "result is not recorded. Start the thread with asyncio.to_thread, which carries the run along.",
-                NotRecorded,
-                stacklevel=3,
-            )
+        _warn_if_lost(definition)
         return definition.call(instance, args, kwargs)
     threads.refuse_on_loop(definition.name, definition.kind)
     return threads.perform_in_thread(Invocation(definition, instance, frame, args, kwargs))
+
+
+def _warn_if_lost(definition: Definition) -> None:
+    if definition.kind == "step" and (why := threads.why_lost()) is not None:
+        warnings.warn(f"step {definition.name!r} was called {why}", NotRecorded, stacklevel=4)
 
 
 def _mark_as_coroutine_function(decorated: Any) -> None:

@@ -7,6 +7,8 @@ import collections.abc
 import functools
 import gc
 import inspect
+import os
+import signal
 import threading
 import types
 import warnings
@@ -530,6 +532,56 @@ def test_a_step_in_a_thread_that_lost_its_run_warns_with_the_call_site() -> None
         async with holdfast.open("memory://") as hf:
             with pytest.warns(NotRecorded, match=r"'triple'.*asyncio\.to_thread"):
                 assert await hf.run(plan(), id="a") == 3
+            assert await hf.history("a") == []
+
+    asyncio.run(program())
+
+
+def test_an_async_step_in_a_thread_that_lost_its_run_warns_too() -> None:
+    """Also on a loop of the thread's own, since no run lives on that one."""
+
+    @workflow
+    async def plan() -> int:
+        return await asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(double(2)))
+
+    async def program() -> None:
+        async with holdfast.open("memory://") as hf:
+            with pytest.warns(NotRecorded, match=r"'double'.*asyncio\.to_thread") as told:
+                assert await hf.run(plan(), id="a") == 4
+            assert told[0].filename == __file__
+            assert await hf.history("a") == []
+
+    asyncio.run(program())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_process_forked_by_a_run_is_no_part_of_it() -> None:
+    """The loop that answers the run's calls is the parent's: the child would wait for it for ever."""
+
+    def told_by_child() -> str:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                value = triple(2) + asyncio.run(double(2))
+            os.write(writing, f"{value} {[each.category.__name__ for each in caught]} {caught[0].message}".encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        return os.fdopen(reading).read()
+
+    @workflow
+    def plan() -> str:
+        return told_by_child()
+
+    async def program() -> None:
+        async with holdfast.open("memory://") as hf:
+            told = await hf.run(plan.bind(), id="a")
+            assert told.startswith("10 ['NotRecorded', 'NotRecorded'] step 'triple' was called in a process"), told
+            assert "forked by run 'a'" in told
             assert await hf.history("a") == []
 
     asyncio.run(program())

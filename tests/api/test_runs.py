@@ -874,6 +874,65 @@ def test_a_nested_workflow_tells_the_same_time_on_resume(url: str) -> None:
     asyncio.run(program())
 
 
+class Tokens:
+    """A whole number of a library's own kind, as numpy's are."""
+
+    def __index__(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("spent", "key", "told"),
+    [
+        ({"tokens": Tokens()}, "k", None),
+        ({"tokens": 2**64}, "k", "ValueError"),
+        ({"usd": float("nan")}, "k", "ValueError"),
+        ({"tokens": 1.5}, "k", "TypeError"),
+        ({}, "caf\udce9", "HoldfastError"),
+    ],
+)
+def test_what_a_store_cannot_take_is_refused_before_it_fails_other_runs(
+    tmp_path: Path, spent: dict[str, Any], key: str, told: str | None
+) -> None:
+    """A commit that fails ends every run of its batch, and the journal."""
+    ended: list[str] = []
+
+    @step(key=lambda: key)
+    async def spending() -> None:
+        holdfast.spend(**spent)
+
+    @step
+    async def last() -> str:
+        while not ended:
+            await asyncio.sleep(0.001)
+        return "undisturbed"
+
+    @workflow(version="1")
+    async def one() -> None:
+        await spending()
+
+    @workflow(version="1")
+    async def other() -> str:
+        return await last()
+
+    async def program() -> None:
+        async with holdfast.open(tmp_path / "jobs.db") as hf:
+            beside = asyncio.create_task(hf.run(other(), id="b"))
+            try:
+                await hf.run(one(), id="a")
+            except StepFailed as failed:
+                ended.append(failed.error_type)
+            except HoldfastError as error:
+                ended.append(type(error).__name__)
+            else:
+                ended.append("done")
+                assert (await hf.get("a")).spent.tokens == 7
+            assert ended == [told or "done"]
+            assert await beside == "undisturbed"
+
+    asyncio.run(program())
+
+
 def test_costs_are_recorded_with_the_step(url: str) -> None:
     tries = [0]
 

@@ -586,6 +586,53 @@ def test_a_run_that_timed_out_is_tried_anew(url: str) -> None:
     asyncio.run(program())
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("it has no message")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ValueError("cannot read caf\udce9.txt"), "ValueError", r"cannot read caf\udce9.txt"),
+        (Unspeakable(), f"{__name__}.Unspeakable", "(its message cannot be read: RuntimeError)"),
+    ],
+    ids=["no UTF-8", "no message"],
+)
+def test_a_failure_whose_message_cannot_be_stored_is_history_too(
+    url: str, error: Exception, kind: str, message: str
+) -> None:
+    """It was told as a mistake of another kind; a run that ended by it stayed owned, and running, for ever."""
+
+    @step
+    async def broken() -> None:
+        raise error
+
+    @workflow(version="1")
+    async def caught() -> list[str]:
+        try:
+            await broken()
+        except StepFailed as failed:
+            return [failed.error_type, failed.message]
+        return []
+
+    @workflow(version="1")
+    async def ended() -> None:
+        await work("a")
+        raise error
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(caught(), id="a") == [kind, message]
+            assert await statuses(hf, "a") == [("broken", "failed", 1)]
+            with pytest.raises(type(error)):
+                await hf.run(ended(), id="b")
+            run = await hf.get("b")
+            assert (run.status, run.owner, run.error) == ("failed", None, f"{kind}: {message}")
+
+    asyncio.run(program())
+
+
 # -- steps that call steps ---------------------------------------------------------------------------------------
 
 

@@ -248,6 +248,33 @@ def test_a_task_made_behind_the_factorys_back_raises(loop: str) -> None:
 
 
 @LOOPS
+@pytest.mark.parametrize("what", ["a step", "the state", "a random number"])
+def test_a_callback_of_the_loop_raises(loop: str, what: str) -> None:
+    """It runs in no task. A step called there was executed on every resume and recorded in none."""
+
+    async def body() -> str:
+        running = asyncio.get_running_loop()
+        called: asyncio.Future[Any] = running.create_future()
+
+        def callback(_: object) -> None:
+            try:
+                if what == "a step":
+                    called.set_result(asyncio.ensure_future(a(1)))
+                elif what == "the state":
+                    called.set_result(holdfast.state.setdefault("called", True))
+                else:
+                    called.set_result(holdfast.random())
+            except Exception as error:
+                called.set_exception(error)
+
+        running.create_task(asyncio.sleep(0)).add_done_callback(callback)
+        return str(await called)
+
+    with pytest.raises(holdfast.NotInRun, match=r"callback .* in no task"):
+        on_loop(loop, in_run(body))
+
+
+@LOOPS
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
 def test_an_eager_task_raises(loop: str) -> None:
     async def body() -> str:

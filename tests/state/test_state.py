@@ -110,6 +110,35 @@ def test_overlapping_steps_each_have_a_view_of_their_own(url: str) -> None:
     assert after == {"body": 1, "x": "done", "y": "done"}
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_overlapping_steps_lose_nothing_where_the_state_was_empty(url: str, nested: bool) -> None:
+    """Once it was looked at there is a live dict, which the steps must not share although nothing is in it yet."""
+
+    @step
+    async def begin(key: str, turns: int) -> None:
+        holdfast.state[key] = turns
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def both() -> dict[str, Any]:
+        assert len(holdfast.state) == 0
+        await asyncio.gather(begin("a", 1), begin("b", 200))
+        return plain()
+
+    inner = step(name="inner")(both) if nested else both
+
+    @workflow(version="1")
+    async def plan() -> dict[str, Any]:
+        return await inner()
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(plan(), id="a") == {"a": 1, "b": 200}
+            assert await replayed(hf, "a") == {"a": 1, "b": 200}
+
+    asyncio.run(program())
+
+
 def test_changes_are_applied_when_the_outcome_is_delivered(url: str) -> None:
     @workflow(version="1")
     async def plan() -> None:
