@@ -190,8 +190,8 @@ class SQLiteStore:
         sums = {no: Spent() for no in run_nos}
         for some in _pieces(list(sums), 1000):
             text = QUERIES["spent"].replace(":list", ", ".join("?" * len(some)))
-            for no, tokens, usd, steps, last_ms in self._ask(text, some):
-                sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, last_ms=int(last_ms))
+            for no, tokens, usd, steps, saves, last_ms in self._ask(text, some):
+                sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
         return sums
 
     def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
