@@ -246,7 +246,8 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     pending = run.pending()
     try:
         run.record(row, change, _delivery(call, row, pending, change or {}))
-    except CodecError:
+    except CodecError as unfit:
+        log.warning("run %s: %s", run.id, unfit)
         run.settled(pending)
         raise
     await _settled(run, pending)
@@ -279,8 +280,7 @@ async def _attempts(
             body = execute(frame.inside(scope, view, progress))
             value = await body if definition.timeout is None else await _within(definition.timeout, body)
             run.check()
-            where = f"the result of step {definition.name!r}"
-            row.result = codec.encode(value, definition.result_types, where, root=definition.name)
+            row.result = _encoded(run, value, definition)
             return value, None, view.change()
         except CodecError:
             raise  # a mistake in the program, told where it is made and not recorded as history
@@ -297,6 +297,15 @@ async def _attempts(
         run.check()
         run.records.try_anew(scope)
     raise AssertionError("a step has at least one attempt")
+
+
+def _encoded(run: LiveRun, value: Any, definition: Definition) -> bytes:
+    where = f"the result of step {definition.name!r}"
+    try:
+        return codec.encode(value, definition.result_types, where, root=definition.name)
+    except CodecError as unfit:  # no checkpoint tells of it, so a line does
+        log.warning("run %s: %s", run.id, unfit)
+        raise
 
 
 async def _within(seconds: float, body: Awaitable[Any]) -> Any:
