@@ -1,4 +1,4 @@
-"""A digest of a folder: words and a hash for every text file, many files at a time.
+"""A digest of a folder: words and a hash for every ``*.txt`` file in it and in the folders below, many at a time.
 
     python examples/folder_digest.py FOLDER
 

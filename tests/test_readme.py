@@ -1,4 +1,4 @@
-"""The README, done as a reader would do it: its files are saved, its commands typed, its output compared.
+"""The README and docs/cli.md, done as a reader would do them: files are saved, commands typed, the output compared.
 
 Why this way, and why with sybil, is in docs/design/executed-docs.md.
 """
@@ -56,9 +56,10 @@ class Reader:
                 if cue:
                     self.run_until([program, *words[1:]], cue[1])
                 else:
-                    self.seen += self.run([program, *words[1:]])
+                    code = re.search(r"exit code (\d+)", comment)
+                    self.seen += self.run([program, *words[1:]], int(code[1]) if code else 0)
 
-    def run(self, command: list[str]) -> str:
+    def run(self, command: list[str], code: int = 0) -> str:
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -67,7 +68,7 @@ class Reader:
             encoding="utf-8",
             timeout=COMMAND_TIMEOUT_S,
         )
-        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def run_until(self, command: list[str], cue: str) -> None:
@@ -101,20 +102,21 @@ def read(page: Path, reader: Reader) -> Document:
 
 
 @pytest.mark.crash
-def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "skipped"), [(README, 1), (ROOT / "docs" / "cli.md", 0)])  # pip install holdfast
+def test_a_page_does_what_it_says(tmp_path: Path, page: Path, skipped: int) -> None:
     reader = Reader(tmp_path)
-    for example in read(README, reader).examples():
+    for example in read(page, reader).examples():
         example.evaluate()
-    fences = re.findall(r"^```(\w+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    fences = re.findall(r"^```(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fences) == set(reader.blocks), "a block in a language that nothing here runs"
-    skipped = 1  # pip install holdfast
     assert sum(reader.blocks.values()) == len(fences) - skipped
 
 
-def test_the_readmes_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "cli.md"])
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+    assert targets or page != README
 
 
 def test_output_that_differs_is_noticed(tmp_path: Path) -> None:

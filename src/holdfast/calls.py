@@ -7,6 +7,7 @@ it is awaited. Async and plain ``def`` steps share ``perform``: a plain one wait
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +22,8 @@ from .failure import Failure
 from .recall import scope_of
 from .run import LiveRun
 from .store import Checkpoint
+
+log = logging.getLogger("holdfast")
 
 Execute = Callable[["Invocation", Frame], Awaitable[Any]]
 
@@ -230,7 +233,8 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     pending = Pending(frame, row, change or {}, in_thread=call.in_thread)
     try:
         run.record(pending, change)
-    except CodecError:
+    except CodecError as unfit:
+        log.warning("run %s: %s", run.id, unfit)
         pending.settle()
         raise
     await pending.wait()
@@ -263,8 +267,7 @@ async def _attempts(
             body = execute(call, frame.inside(scope, view, progress))
             value = await body if definition.timeout is None else await _within(definition.timeout, body)
             run.check()
-            where = f"the result of step {definition.name!r}"
-            row.result = codec.encode(value, definition.result_types, where, root=definition.name)
+            row.result = _encoded(run, value, definition)
             return value, None, view.change()
         except CodecError:
             raise  # a mistake in the program, told where it is made and not recorded as history
@@ -281,6 +284,15 @@ async def _attempts(
         run.check()
         run.records.try_anew(scope)
     raise AssertionError("a step has at least one attempt")
+
+
+def _encoded(run: LiveRun, value: Any, definition: Definition) -> bytes:
+    where = f"the result of step {definition.name!r}"
+    try:
+        return codec.encode(value, definition.result_types, where, root=definition.name)
+    except CodecError as unfit:  # no checkpoint tells of it, so a line does
+        log.warning("run %s: %s", run.id, unfit)
+        raise
 
 
 async def _within(seconds: float, body: Awaitable[Any]) -> Any:

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .errors import HoldfastError
+
+if TYPE_CHECKING:
+    from .store import RunRow
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -219,3 +222,17 @@ def fingerprint_of(function: Callable[..., Any]) -> str:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.decorator_list = []
     return "ast:" + codec.fingerprint(ast.dump(tree).encode()).hex()[:16]
+
+
+def other_version(id: str, row: RunRow, now: Definition) -> str:
+    """What differs between the record of a run and this program, and what can be done about it."""
+    if row.version == now.version:
+        differs = f"under Python {row.python}, and this is Python {PYTHON}"
+    else:
+        differs = f"by version {row.version!r} of {row.workflow!r}, and this is version {now.version!r}"
+        if row.python != PYTHON:
+            differs += f" (and Python {PYTHON} instead of {row.python})"
+    advice = "Resume it with what recorded it, or start the work again under a new id."
+    if now.declared_version is None:
+        advice += " (A version= of your own on @workflow says which changes matter.)"
+    return f"run {id!r} was recorded {differs}. {advice}"

@@ -163,7 +163,7 @@ def _pending(held: Any, ops: dict[Any, Op], path: str, check: bool) -> dict[Any,
             _require(current, dict, here, "changed keys of it")
             pending[key] = [kind, _pending(current, op[1], here, check)]
         elif kind == "add":
-            _require(current, list, here, f"added {len(op[1])} values to it")
+            _require(current, list, here, f"added {len(op[1])} value{'' if len(op[1]) == 1 else 's'} to it")
             pending[key] = op
         elif kind == "set":
             if not check or not _stands_already(current, op[1], op[2], here):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import branches, clock, codec, lease, threads
 from .claiming import Claimed, Claiming
-from .definition import PYTHON
+from .definition import PYTHON, other_version
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -26,6 +26,7 @@ from .errors import (
     VersionMismatch,
 )
 from .failure import Failure
+from .records import count
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
 
@@ -83,6 +84,8 @@ class Execution:
         self.loop = loop
         branches.install(loop)
         self._driver = branches.unlabelled_task(loop, self._drive(), f"holdfast run {self.id}")
+        # The outcome tells it; asyncio need not report a sys.exit once more.
+        self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def joined(self) -> Any:
         """Wait for the outcome; if the last one waiting is cancelled, the run is unloaded first."""
@@ -201,15 +204,15 @@ class Execution:
         self._check_version(row)
 
     def _tell_claimed(self, claimed: Claimed) -> None:
-        before, count = claimed.before, len(claimed.rows)
+        before, found = claimed.before, count(len(claimed.rows), "checkpoint")
         if before is None:
             log.info("run %s: started %s", self.id, self.definition.name)
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
             process = lease.process_of(before.owner)
-            log.warning("run %s: taken over from %s, which %s; %d checkpoints", self.id, process, why, count)
+            log.warning("run %s: taken over from %s, which %s; %s", self.id, process, why, found)
         else:
-            log.info("run %s: resumed with %d checkpoints", self.id, count)
+            log.info("run %s: resumed with %s", self.id, found)
 
     def _check_same(self, row: RunRow) -> None:
         if row.workflow != self.definition.name:
@@ -229,12 +232,7 @@ class Execution:
 
     def _check_version(self, row: RunRow) -> None:
         if (row.version, row.python) != (self.definition.version, PYTHON):
-            raise VersionMismatch(
-                f"run {self.id!r} was recorded by version {row.version!r} of {row.workflow!r} under Python "
-                f"{row.python}; this is version {self.definition.version!r} under Python {PYTHON}. Resume it with "
-                "the code that recorded it, or start the work again under a new id. (A version= of your own on "
-                "@workflow says which changes matter.)"
-            )
+            raise VersionMismatch(other_version(self.id, row, self.definition))
 
     def _result(self, row: RunRow) -> Any:
         where = f"run {self.id!r}, its result"
@@ -255,7 +253,7 @@ class Execution:
         try:
             await ended
         except asyncio.CancelledError:
-            run.poison(Unloaded(f"run {self.id!r} was unloaded"))
+            run.poison(Unloaded(_why_unloaded(root)))
         if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
         if run.stop is not None:
@@ -309,11 +307,7 @@ class Execution:
             )
             log.error("run %s: parked: %s", self.id, error)
         else:
-            log.info(
-                "run %s: unloaded after %d steps; the same line resumes it",
-                self.id,
-                run.executed + run.recalled,
-            )
+            _tell_stopped(run, str(error))
         try:
             await self._committed(finish)
         except HoldfastError as lost:
@@ -330,6 +324,7 @@ class Execution:
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = _exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
+            _tell_stopped(run, f"stopped by {error!r} in its own code")
             await self._committed(self._handed_back(run))
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
@@ -355,9 +350,7 @@ class Execution:
         unclaimed = len(run.records.unclaimed)
         if unclaimed:
             log.warning(
-                "run %s: %d recorded steps were never asked for again; the code has changed",
-                self.id,
-                unclaimed,
+                "run %s: never asked for again, the code has changed: %s", self.id, count(unclaimed, "recorded step")
             )
         log.info("run %s: %s; steps: %d executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
         if error is not None:
@@ -418,6 +411,18 @@ def _abandon(run: LiveRun, root: asyncio.Future[Any]) -> None:
             asyncio.tasks._unregister_task(task)
             setattr(task, "_log_destroy_pending", False)  # noqa: B010 - neither of these is public
             _abandoned.append(task)
+
+
+def _why_unloaded(root: asyncio.Future[Any]) -> str:
+    """A ``sys.exit`` in the program ends the loop, which looks from here like any other end from outside."""
+    error = root.exception() if root.done() and not root.cancelled() else None
+    if error is None or isinstance(error, (Exception, Stop)):
+        return "stopped from outside"
+    return f"stopped by {error!r} in its own code"
+
+
+def _tell_stopped(run: LiveRun, how: str) -> None:
+    log.info("run %s: %s with %s recorded; the same line resumes it", run.id, how, count(run.recorded, "step"))
 
 
 def _exception_of(root: asyncio.Future[Any]) -> BaseException | None:

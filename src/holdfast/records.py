@@ -85,6 +85,12 @@ class Checkpoint:
     epoch: int
 
 
+def count(number: int, noun: str) -> str:
+    """``1 step``, ``2 steps``, ``3 processes``."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
+
+
 def utc(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 

@@ -83,6 +83,11 @@ class LiveRun:
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
+    @property
+    def recorded(self) -> int:
+        """Steps that are committed, or on their way to it."""
+        return sum(each.kind != "save" for each in self.records.rows) + self._seq - self.recorded_until
+
     def root_frame(self) -> Frame:
         return branches.Frame(self, "", "", self.view, depth=1, step=None)
 

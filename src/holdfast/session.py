@@ -12,6 +12,7 @@ from . import codec, delta, lease
 from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
+from .records import count
 from .run import blank_row
 from .state import Change, encode_change, replay
 from .store import Checkpoint, Finish, RunRow
@@ -96,7 +97,7 @@ class Session:
         elif before.owner is not None and before.owner != self._home.owner:
             log.warning("session %s: taken over from %s", self.id, lease.process_of(before.owner))
         else:
-            log.info("session %s: resumed with %d checkpoints", self.id, len(claimed.rows))
+            log.info("session %s: resumed with %s", self.id, count(len(claimed.rows), "checkpoint"))
         return claimed
 
     def _admit(self, row: RunRow, waited: bool) -> None:

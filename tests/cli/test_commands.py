@@ -70,18 +70,39 @@ def test_a_plain_workflow_and_a_result_that_is_no_text(terminal: Terminal) -> No
 
 WRONG = [
     (["run", "loans", "A", "--id", "x"], "'loans' names no workflow. Write MODULE:WORKFLOW"),
-    (["run", "nowhere:review", "A", "--id", "x"], "there is no module 'nowhere' here"),
-    (["run", "nowhere.py:review", "A", "--id", "x"], "there is no file nowhere.py"),
-    (["run", "loans:revue", "A", "--id", "x"], "there is no workflow 'revue' in loans. It has pay, plain, review."),
-    (["run", "loans:parse", "A", "--id", "x"], "there is no workflow 'parse'"),
+    (["run", "nowhere:review", "A", "--id", "x"], "there is no module 'nowhere' in "),
+    (
+        ["run", "laons:review", "A", "--id", "x"],
+        "or among the installed ones. Did you mean loans.py? The Python files in ",
+    ),
+    (["run", "nowhere.py:review", "A", "--id", "x"], "/nowhere.py does not exist. The Python files in "),
+    (["run", "./loans:review", "A", "--id", "x"], "/loans does not exist. Did you mean loans.py?"),
+    (["run", "./notes.txt:review", "A", "--id", "x"], "/notes.txt is no Python file: its name does not end in .py."),
+    (["run", "notes.txt:review", "A", "--id", "x"], "/notes.txt is no Python file: its name does not end in .py."),
+    (
+        ["run", "loans:revue", "A", "--id", "x"],
+        "no 'revue' in loans. Did you mean review? Its workflows: pay, plain, rev",
+    ),
+    (
+        ["run", "loans:parse", "A", "--id", "x"],
+        "'parse' in loans is a step, which runs inside of a workflow. Its workf",
+    ),
+    (["run", "loans:main", "A", "--id", "x"], "'main' in loans is a function that is not marked @workflow. Its workf"),
+    (["run", "loans:Doc", "A", "--id", "x"], "'Doc' in loans is a class, not a workflow. Its workflows: pay, plain"),
+    (["run", "json:loads", "A", "--id", "x"], "json has no workflow at all; mark one with @workflow."),
     (["run", "loans:Office.work", "--id", "x"], "is a method"),
     (["run", "broken:review", "A", "--id", "x"], "broken cannot be imported: ZeroDivisionError: division by zero"),
     (["run", "loans:review", "A", "tags=a", "--id", "x"], "argument tags: 'a' is not a list[str] | None"),
     (["run", "loans:review", "A"], "Missing option '--id'"),
+    (["run", "loans:review", "A", "--id", ""], "'' cannot name a run"),
+    (["run", "loans:review", "A", "--id", "a\nb"], "cannot name a run"),
     (["resume"], "name the run to resume, or say --all"),
-    (["show", "x"], "there is no run 'x'"),
-    (["resume", "x"], "there is no run 'x'"),
-    (["cancel", "x"], "there is no run 'x'"),
+    (["show", "x"], "there is no run 'x'. `holdfast list --store loans.db` shows"),
+    (["resume", "x"], "there is no run 'x'. `holdfast list --store loans.db` shows"),
+    (["cancel", "x"], "there is no run 'x'. `holdfast list --store loans.db` shows"),
+    (["cancel", "x", "--store", "empty.db"], "there is no run 'x'"),
+    (["show", "x", "--store", "empty.db"], "there is no run 'x'"),
+    (["run", "loans:review", "A", "--id", "x", "--store", "notes.txt"], "notes.txt is not a SQLite database"),
     (["list", "--store", "typo.db"], "there is no store at typo.db"),
     (["list", "--store", "loans.py"], "loans.py"),
     (["list", "--store", "mysql://x"], "holdfast has no store for mysql:// URLs"),
@@ -91,6 +112,8 @@ WRONG = [
 
 def test_a_line_that_cannot_be_done_is_one_clear_line_and_exit_code_2(terminal: Terminal) -> None:
     (terminal.folder / "broken.py").write_text("x = 1 / 0\n")
+    (terminal.folder / "notes.txt").write_text("Dear diary\n")
+    (terminal.folder / "empty.db").touch()
     terminal.type("run", "loans:plain", "A", "--id", "there", *STORE)
     running = [(terminal.start(*args, *(() if "--store" in args else STORE)), said) for args, said in WRONG]
     for process, said in running:
@@ -98,7 +121,9 @@ def test_a_line_that_cannot_be_done_is_one_clear_line_and_exit_code_2(terminal: 
         assert done.code == 2, done
         assert said in done.err
         assert "Traceback" not in done.err
+        assert "Warning" not in done.err
         assert done.out == ""
+    assert (terminal.folder / "empty.db").read_bytes() == b""
     assert not (terminal.folder / "typo.db").exists()
 
 
@@ -140,11 +165,12 @@ def test_an_interrupted_run_hands_its_lease_back(terminal: Terminal, sign: signa
     process.send_signal(sign)
     done = Done.of(process)
     assert done.code == code, done
+    assert "run x: stopped from outside with 1 step recorded; the same line resumes it" in done.err
     assert "run the same line again" in done.err
     assert "Traceback" not in done.err
     assert "never retrieved" not in done.err
     listed = terminal.type("list", *STORE, "--json").object["runs"]
-    assert [(run["status"], run["owner"]) for run in listed] == [("running", "nobody")]
+    assert [(run["status"], run["condition"], run["owner"]) for run in listed] == [("running", "interrupted", "nobody")]
     (terminal.folder / "go").touch()
     again = terminal.type("run", "loans:review", "A", "--id", "x", *STORE, "--json").object
     assert (again["executed"], again["recalled"]) == (1, 1)
@@ -178,7 +204,7 @@ def test_a_workflow_that_moved_is_found_through_pyproject(terminal: Terminal) ->
     (terminal.folder / "loans.py").rename(jobs / "paying.py")
     lost = terminal.type("resume", "x", *STORE)
     assert lost.code == 2
-    assert "one of workflow 'pay', which was not found: there is no module 'loans' here" in lost.err
+    assert "one of workflow 'pay', which was not found: there is no module 'loans' in " in lost.err
     (terminal.folder / "pyproject.toml").write_text('[tool.holdfast]\nmodules = ["jobs.paying"]\n')
     (jobs / "mended").touch()
     done = terminal.type("resume", "x", *STORE)
@@ -228,6 +254,7 @@ def test_busy_and_cancelled_are_exit_code_3(terminal: Terminal) -> None:
     busy = terminal.type("run", "loans:review", "A", "--id", "x", "--no-wait", *STORE)
     assert busy.code == 3
     assert f"pid {owner.pid}" in busy.err
+    assert "Leave out --no-wait to wait for its outcome" in busy.err
     cancelled = terminal.type("cancel", "x", *STORE)
     assert (cancelled.code, cancelled.out) == (0, "run x is cancelled\n")
     stopped = Done.of(owner)

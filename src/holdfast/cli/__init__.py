@@ -13,7 +13,7 @@ import sys
 import click
 
 from holdfast.cli.printing import complain, is_json, print_json
-from holdfast.cli.problems import INTERRUPTED, USAGE, code_of
+from holdfast.cli.problems import DONE, EXIT_CODES, INTERRUPTED, code_of
 from holdfast.errors import HoldfastError
 
 _COMMANDS = {
@@ -37,6 +37,10 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="holdfast")
@@ -45,9 +49,6 @@ def commands() -> None:
 
     A job is a run of a workflow, known by its id. `holdfast demo` shows what happens when its process is killed.
     Every command takes --store (a path or URL; else HOLDFAST_URL, else holdfast.db) and --json.
-
-    Exit codes: 0 done, 1 the workflow failed, 2 wrong usage, nothing found, or a store that cannot be read,
-    3 stopped, parked, busy or cancelled, 130 interrupted (the same line carries on).
     """
 
 
@@ -84,5 +85,5 @@ def _main(args: list[str]) -> int:
         return code_of(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        return USAGE
+    except BrokenPipeError:  # the reader has seen enough
+        return DONE

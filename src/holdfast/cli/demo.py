@@ -23,9 +23,10 @@ from rich.text import Text
 
 from holdfast.cli.demo_documents import documents_in
 from holdfast.cli.options import opened, shared
-from holdfast.cli.printing import console, count, print_json, seconds
+from holdfast.cli.printing import console, print_json, seconds
 from holdfast.cli.problems import DONE, FAILED, Problem
 from holdfast.cli.progress import SIGNS
+from holdfast.records import count
 from holdfast.store import Checkpoint
 
 FILES = Path(__file__).parent / "demo_files"

@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from holdfast.records import count
+
 DATES = ("%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%Y/%m/%d", "%d-%m-%Y")
 LINE = re.compile(r"^\s*(\d{1,4}[-./]\d{1,2}[-./]\d{1,4})\s+(.+?)\s+([+-]?\s?[\d.,' ]*\d[.,]\d\d)\s*$")
 BALANCE = re.compile(r"^\s*(opening|closing) balance\D*?([+-]?[\d.,' ]*\d[.,]\d\d)\s*$", re.IGNORECASE)
@@ -58,7 +60,7 @@ def read_pdf(path: Path) -> Document:
     lines = [line for page in pages for line in page.splitlines()]
     found = [Transaction(day_of(m[1]), m[2], amount_of(m[3])) for line in lines if (m := LINE.match(line))]
     balances = [(m[1].lower(), amount_of(m[2])) for line in lines if (m := BALANCE.match(line))]
-    said = f"{len(pages)} pages, {len(found)} movements"
+    said = f"{count(len(pages), 'page')}, {count(len(found), 'movement')}"
     if balances and balances[0][0] == "opening" and balances[-1][0] == "closing":
         off = balances[0][1] + sum(each.amount for each in found) - balances[-1][1]
         said += ", and they lead to its closing balance" if abs(off) < 0.01 else f", {off:+.2f} off its closing balance"
@@ -74,14 +76,14 @@ def read_csv(path: Path) -> Document:
     rows = csv.DictReader(text.splitlines(), dialect=dialect)
     day, said, amount = (column(rows, *names) for names in (("date", "datum", "day"), TEXTS, ("amount", "betrag")))
     found = [Transaction(day_of(row[day]), row[said], amount_of(row[amount])) for row in rows if row[amount]]
-    return Document(f"{len(found)} transactions, {sum(each.amount for each in found):,.2f} together", found)
+    return Document(f"{count(len(found), 'transaction')}, {sum(each.amount for each in found):,.2f} together", found)
 
 
 def read_json(path: Path) -> Document:
     held = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(held, list):  # transactions
         found = [Transaction(day_of(each["date"]), each.get("description", ""), float(each["amount"])) for each in held]
-        return Document(f"{len(found)} transactions", found)
+        return Document(count(len(found), "transaction"), found)
     known = {name: held[name] for name in ("applicant", "amount", "months", "rate") if name in held}
     application = Application(**known)
     said = f"{application.applicant} applies for {application.amount:,.0f} over {application.months} months"

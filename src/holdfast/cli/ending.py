@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from holdfast.cli.options import opened, shared
+from holdfast.cli.options import opened, run_named, shared
 from holdfast.cli.printing import complain, print_json
 from holdfast.cli.problems import DONE, STOPPED
-from holdfast.errors import NotFound
 
 
 @click.command("cancel")
@@ -19,9 +18,8 @@ def cancel_command(id: str, store: str | None, as_json: bool) -> int:
     Whoever advances it is stopped, and it does not resume.
     """
     with opened(store) as hf:
-        row = hf._store.cancel(id)
-        if row is None:
-            raise NotFound(f"{hf.url}: there is no run {id!r}. `holdfast list` shows those there are.")
+        run_named(hf, id, store)  # before anything is written
+        row = hf._store.cancel(id) or run_named(hf, id, store)
     if as_json:
         print_json({"id": id, "workflow": row.workflow, "status": row.status})
     elif row.status == "cancelled":

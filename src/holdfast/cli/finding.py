@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import tomllib
 import traceback
@@ -16,9 +18,11 @@ from typing import Any
 from holdfast.cli.problems import Problem
 from holdfast.definition import Definition
 from holdfast.store import RunRow
-from holdfast.workflow import AsyncWorkflow, PlainWorkflow
+from holdfast.workflow import AsyncStep, AsyncWorkflow, PlainStep, PlainWorkflow
 
 Workflow = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
+
+LISTED = 8  # names in an error message
 
 _loaded: dict[Path, ModuleType] = {}
 
@@ -36,12 +40,10 @@ def workflow_named(target: str) -> Workflow:
             "jobs/loans.py:review_loan."
         )
     search_here()
-    module = _of_file(Path(where)) if where.endswith(".py") else _of_module(where)
+    module = _of_file(Path(where)) if _is_path(where) else _of_module(where, advise=True)
     found = _find(module, name)
     if found is None:
-        known = sorted(definition_of(each).name for each in _workflows(module))
-        others = f"It has {', '.join(known)}." if known else "It has none; mark one with @workflow."
-        raise Problem(f"there is no workflow {name!r} in {where}. {others}")
+        raise Problem(_what_is_there(module, where, name))
     return found
 
 
@@ -92,12 +94,13 @@ def _importable(name: str, tried: list[str]) -> ModuleType | None:
         return None
 
 
-def _of_module(name: str) -> ModuleType:
+def _of_module(name: str, *, advise: bool = False) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise Problem(f"there is no module {name!r} here ({Path.cwd()}) or among the installed ones.") from None
+            instead = f". {_modules_beside(Path.cwd(), name)}" if advise else ""
+            raise Problem(f"there is no module {name!r} in {Path.cwd()} or among the installed ones{instead}") from None
         raise _broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
@@ -105,8 +108,14 @@ def _of_module(name: str) -> ModuleType:
 
 def _of_file(file: Path) -> ModuleType:
     """A file as the module it is: in its package, beside its neighbours, and never as ``__main__``."""
-    if not file.exists():
-        raise Problem(f"there is no file {file} (looked for in {Path.cwd()}).")
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise Problem(f"{file.resolve()} {what}. {_modules_beside(file.parent, file.stem)}")
+    if file.suffix != ".py":
+        raise Problem(
+            f"{file.resolve()} is no Python file: its name does not end in .py. "
+            f"{_modules_beside(file.parent, file.stem)}"
+        )
     file = file.resolve()
     if file in _loaded:
         return _loaded[file]
@@ -170,6 +179,47 @@ def _modules_of_project() -> list[str]:
             sys.path.insert(0, str(folder))
         return modules
     return []
+
+
+def _is_path(where: str) -> bool:
+    """Whether a file is meant, be it a wrong one; else it is the name of a module."""
+    return where.endswith(".py") or "/" in where or os.sep in where or Path(where).is_file()
+
+
+def _modules_beside(folder: Path, name: str) -> str:
+    """What could have been meant: the Python files of a folder, the most similar ones first."""
+    known = sorted(path.stem for path in folder.glob("*.py")) if folder.is_dir() else []
+    files = _listed([f"{stem}.py" for stem in known])
+    there = (
+        f"The Python files in {folder.resolve()}: {files}." if known else f"No Python file is in {folder.resolve()}."
+    )
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"Did you mean {near[0]}.py? " if near else ""
+    return f"{meant}{there} Name a module (jobs.loans) or a file (jobs/loans.py), then the workflow in it."
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _what_is_there(module: ModuleType, where: str, name: str) -> str:
+    """Why a name is that of no workflow, and which names of the module are."""
+    found = getattr(module, name, None)
+    if found is None:
+        what = f"there is no {name!r} in {where}"
+    elif isinstance(found, (AsyncStep, PlainStep)):
+        what = f"{name!r} in {where} is a step, which runs inside of a workflow"
+    elif inspect.isfunction(found):
+        what = f"{name!r} in {where} is a function that is not marked @workflow"
+    else:
+        kind = "class" if isinstance(found, type) else f"value of type {type(found).__name__}"
+        what = f"{name!r} in {where} is a {kind}, not a workflow"
+    known = sorted(definition_of(each).name for each in _workflows(module))
+    if not known:
+        return f"{what}. {where} has no workflow at all; mark one with @workflow."
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f" Did you mean {near[0]}?" if near and found is None else ""
+    return f"{what}.{meant} Its workflows: {_listed(known)}."
 
 
 # -- workflows in a module ---------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from rich.text import Text
 import holdfast
 from holdfast import codec, lease
 from holdfast.app import Holdfast
-from holdfast.cli.options import opened, shared
-from holdfast.cli.printing import ago, console, count, fields, iso, local, print_json, seconds, short
+from holdfast.cli.options import opened, run_named, shared
+from holdfast.cli.printing import ago, console, escaped, fields, iso, local, print_json, seconds, short
 from holdfast.cli.problems import DONE
 from holdfast.cli.progress import preview_of
-from holdfast.errors import HoldfastError, NotFound
+from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
-from holdfast.records import Cost
+from holdfast.records import Cost, count
 from holdfast.state import decode_change, replay
-from holdfast.store import Checkpoint, RunRow
+from holdfast.store import Checkpoint, RunRow, Spent
 
 STATUSES = ("running", "waiting", "done", "failed", "cancelled", "parked")
 STYLES = {
@@ -31,6 +31,9 @@ STYLES = {
     "parked": "red",
     "running": "cyan",
     "waiting": "cyan",
+    "open": "cyan",
+    "interrupted": "yellow",
+    "stalled": "yellow",
 }
 
 
@@ -49,6 +52,23 @@ def owner_of(row: RunRow, now_ms: int) -> str:
     if lease.is_dead(row.owner):
         return f"nobody ({process_of(row.owner)} died)"
     return f"{process_of(row.owner)}{' (stalled)' if row.lease_until_ms <= now_ms else ''}"
+
+
+def condition_of(row: RunRow, now_ms: int) -> str:
+    """The status, unless it only says what an owner meant to do: nobody does it now, or nobody can tell.
+
+    "interrupted": handed back, or the owner is dead; "stalled": the lease lapsed, and the owner may live or not.
+    A session is "open" or "closed".
+    """
+    if row.status not in ("running", "waiting"):
+        return row.status
+    if row.owner is None:
+        return "interrupted" if row.status == "running" else "waiting" if row.workflow else "closed"
+    if lease.is_dead(row.owner):
+        return "interrupted"
+    if row.lease_until_ms <= now_ms:
+        return "stalled"
+    return row.status if row.workflow else "open"
 
 
 def _resumed(row: RunRow) -> int:
@@ -70,23 +90,23 @@ def list_command(status: str | None, workflow: str | None, limit: int, store: st
         more, rows = len(rows) > limit, rows[:limit]
         spent = hf._store.spent([row.no for row in rows])
         now_ms, url = hf._store.now_ms(), hf.url
-    shown = [_entry(row, spent[row.no].steps, max(row.updated_ms, spent[row.no].last_ms), now_ms) for row in rows]
+    shown = [_entry(row, spent[row.no], now_ms) for row in rows]
     if as_json:
         print_json({"store": url, "runs": shown, "more": more})
         return DONE
     if not shown:
         which = " like that" if status or workflow else ""
-        console().print(f"there are no runs{which} in {url}", markup=False)
+        console().print(f"there are no runs{which} in {escaped(url)}", markup=False)
         return DONE
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("id", "workflow", "status", "steps", "resumed", "owner", "updated"):
         table.add_column(name, justify="right" if name == "steps" else "left", overflow="fold")
     for row, entry in zip(rows, shown, strict=True):
         table.add_row(
-            Text(row.id, "bold"),
-            Text(row.workflow or "(session)"),
-            Text(row.status, STYLES.get(row.status, "")),
-            str(entry["steps"]),
+            Text(escaped(row.id), "bold"),
+            Text(escaped(row.workflow)) if row.workflow else Text("session", "dim"),
+            Text(entry["condition"], STYLES.get(entry["condition"], "")),
+            str(entry["steps"]) if row.workflow else count(entry["saves"], "save"),
             f"{entry['resumed']}×" if entry["resumed"] else "",
             Text(entry["owner"] or "", "yellow" if "died" in entry["owner"] or "stalled" in entry["owner"] else ""),
             Text(ago(entry["updated_ms"], now_ms), "dim"),
@@ -97,13 +117,17 @@ def list_command(status: str | None, workflow: str | None, limit: int, store: st
     return DONE
 
 
-def _entry(row: RunRow, steps: int, updated_ms: int, now_ms: int) -> dict[str, Any]:
+def _entry(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
+    updated_ms = max(row.updated_ms, spent.last_ms)
     return {
         "id": row.id,
+        "kind": "run" if row.workflow else "session",
         "workflow": row.workflow,
         "version": row.version,
         "status": row.status,
-        "steps": steps,
+        "condition": condition_of(row, now_ms),
+        "steps": spent.steps,
+        "saves": spent.saves,
         "resumed": _resumed(row),
         "deaths": row.deaths,
         "owner": owner_of(row, now_ms),
@@ -128,9 +152,7 @@ def show_command(id: str, limit: int, store: str | None, as_json: bool) -> int:
     How it stands, its state, its cost, its error with the traceback; then one line a checkpoint, oldest first.
     """
     with opened(store) as hf:
-        row = hf._store.get(id)
-        if row is None:
-            raise NotFound(f"{hf.url}: there is no run {id!r}. `holdfast list` shows those there are.")
+        row = run_named(hf, id, store)
         rows = hf._store.load(row.no)
         owners = {claim.epoch: process_of(claim.owner) for claim in hf._store.claims(row.no)}
         header = _header(hf, row, rows)
@@ -148,7 +170,7 @@ def _header(hf: Holdfast, row: RunRow, rows: list[Checkpoint]) -> dict[str, Any]
     now_ms = hf._store.now_ms()
     failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
     return {
-        **_entry(row, spent.steps, max(row.updated_ms, spent.last_ms), now_ms),
+        **_entry(row, spent, now_ms),
         "store": hf.url,
         "module": row.module,
         "file": row.file,
@@ -175,12 +197,13 @@ def _state(row: RunRow, rows: list[Checkpoint]) -> Any:
 def _print_header(row: RunRow, header: dict[str, Any]) -> None:
     out = console()
     what = f"{row.workflow}  version {row.version}" if row.workflow else "session"
-    out.print(Text.assemble((row.id, "bold"), "  ", (row.status, STYLES.get(row.status, "")), f"  {what}"))
+    condition = (header["condition"], STYLES.get(header["condition"], ""))
+    out.print(Text.assemble((escaped(row.id), "bold"), "  ", condition, f"  {escaped(what)}"))
     times = [f"created {local(row.created_ms)}", f"updated {local(header['updated_ms'])}"]
     if header["resumed"]:
         times.append(f"resumed {header['resumed']}×")
     if row.deaths:
-        times.append(f"{count(row.deaths, 'process')}es died" if row.deaths > 1 else "1 process died")
+        times.append(f"{count(row.deaths, 'process')} died")
     cost = Cost(**header["spent"])
     if cost.tokens:
         times.append(count(cost.tokens, "token"))
@@ -190,7 +213,7 @@ def _print_header(row: RunRow, header: dict[str, Any]) -> None:
     room = max(40, out.width - 15)
     lines = [
         ("owner", header["owner"]),
-        ("from", f"{row.module}  {row.file}" if row.module else ""),
+        ("from", escaped(f"{row.module}  {row.file}") if row.module else ""),
         ("arguments", fields(header["arguments"], room)),
         ("state", fields(header["state"], room)),
         ("result", short(header["result"], room) if header["result"] is not None else ""),
@@ -199,9 +222,12 @@ def _print_header(row: RunRow, header: dict[str, Any]) -> None:
         if said:
             out.print(Text.assemble((f"  {name:<11}", "dim"), said), overflow="fold")
     if header["error"]:
-        out.print(Text.assemble((f"  {'error':<11}", "dim"), (header["error"], "red")), overflow="fold")
+        out.print(
+            Text.assemble((f"  {'error':<11}", "dim"), (escaped(" ".join(header["error"].split())), "red")),
+            overflow="fold",
+        )
         for line in own_frames(header["traceback"] or "").splitlines():
-            out.print(Text(f"    {line}", "dim"), soft_wrap=True)
+            out.print(Text(f"    {escaped(line)}", "dim"), soft_wrap=True)
 
 
 def own_frames(trace: str) -> str:
@@ -275,7 +301,7 @@ def _print_rows(rows: list[Checkpoint], owners: dict[int, str], limit: int) -> N
 
 def _cells(row: Checkpoint, owners: dict[int, str], wide: int) -> tuple[Any, ...]:
     depth = row.scope.count(" > ") + 1 if row.scope else 0
-    name = f"{row.name}[{row.key}]" if row.key is not None else row.name or "(save)"
+    name = escaped(f"{row.name}[{row.key}]" if row.key is not None else row.name or "(save)")
     where = row.branch.rpartition("<locals>.")[2]
     status = row.status if row.attempts == 1 else f"{row.status} (attempt {row.attempts})"
     result = preview_of(row, wide)

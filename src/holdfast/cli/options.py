@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import click
 
 from holdfast import app
 from holdfast.cli.problems import Problem
+from holdfast.errors import NotFound
+from holdfast.store import RunRow
 from holdfast.store.urls import parse_url
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +47,14 @@ def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast
         hf.close()
 
 
+def run_named(hf: app.Holdfast, id: str, store: str | None) -> RunRow:
+    row = hf._store.get(id)
+    if row is None:
+        listing = f"`holdfast list{store_hint(store)}`"
+        raise NotFound(f"{hf.url}: there is no run {id!r}. {listing} shows those there are.")
+    return row
+
+
 def store_hint(store: str | None) -> str:
     """What has to follow a command to reach the same store."""
-    return f" --store {store}" if store else ""
+    return f" --store {shlex.quote(store)}" if store else ""

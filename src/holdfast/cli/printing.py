@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,9 +21,29 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=stream, highlight=False, width=None if stream is not None and stream.isatty() else PIPE_WIDTH)
 
 
+# What a terminal obeys instead of showing it: control characters, and those that turn the direction of writing.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_KNOWN = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def escaped(text: str) -> str:
+    """Text of somebody's program or data, as one line that a terminal shows and does not obey."""
+    return _OBEYED.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    sign = found[0]
+    return _KNOWN.get(sign) or (f"\\x{ord(sign):02x}" if ord(sign) < 256 else f"\\u{ord(sign):04x}")
+
+
+def lines(text: str) -> str:
+    """The same for a message: its lines stay, and those after the first are set in."""
+    return "\n  ".join(escaped(line) for line in text.split("\n"))
+
+
 def complain(message: str) -> None:
     """An error, in one place and one look: what happened, and what to do."""
-    text = Text.assemble(("holdfast: ", "bold red"), message)
+    text = Text.assemble(("holdfast: ", "bold red"), lines(message))
     target = console(sys.stderr)
     target.print(text, soft_wrap=not target.is_terminal)
 
@@ -40,14 +61,14 @@ def print_json(value: dict[str, Any]) -> None:
 def print_value(value: Any) -> None:
     """A result, so that a shell can use it: text as it is, nothing for None, anything else as JSON."""
     if isinstance(value, str):
-        print(value, flush=True)
+        print("\n".join(map(escaped, value.split("\n"))) if sys.stdout.isatty() else value, flush=True)
     elif value is not None:
         print(json.dumps(value, ensure_ascii=False, indent=2, default=str), flush=True)
 
 
 def short(value: Any, limit: int = 60) -> str:
     """A value in one line of at most ``limit`` characters."""
-    text = " ".join((value if isinstance(value, str) else _inline(value)).split())
+    text = escaped(" ".join((value if isinstance(value, str) else _inline(value)).split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -107,7 +128,3 @@ def local(ms: int) -> str:
 
 def iso(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

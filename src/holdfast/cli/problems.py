@@ -11,11 +11,22 @@ from holdfast.errors import (
     Diverged,
     Fenced,
     HoldfastError,
+    StateConflict,
     StepFailed,
     VersionMismatch,
 )
 
 DONE, FAILED, USAGE, STOPPED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+# What `holdfast --help` and docs/cli.md say of them.
+EXIT_CODES = {
+    DONE: "done",
+    FAILED: "the workflow failed; the same line tries again what failed",
+    USAGE: "nothing was done: the line is wrong, or what it names is not there, cannot be read, or is other work",
+    STOPPED: "the run is busy, cancelled, fenced, diverged, of another version, unreadable, or was stopped",
+    INTERRUPTED: "Ctrl-C (SIGINT); the same line carries on",
+    TERMINATED: "SIGTERM; the same line carries on",
+}
 
 
 class Problem(click.ClickException):
@@ -27,6 +38,6 @@ class Problem(click.ClickException):
 def code_of(error: HoldfastError) -> int:
     if isinstance(error, StepFailed):
         return FAILED
-    if isinstance(error, (Busy, Cancelled, CodecError, Diverged, Fenced, VersionMismatch)):
+    if isinstance(error, (Busy, Cancelled, CodecError, Diverged, Fenced, StateConflict, VersionMismatch)):
         return STOPPED
     return USAGE

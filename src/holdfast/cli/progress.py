@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast import codec
-from holdfast.cli.printing import console, count, seconds, short
+from holdfast.cli.printing import console, escaped, lines, seconds, short
 from holdfast.failure import Failure
+from holdfast.records import count
 from holdfast.run import LiveRun
 from holdfast.store import Checkpoint
 
@@ -78,7 +79,7 @@ class Progress:
             return
         sign, style = self._signs[event]
         depth = 1 + row.scope.count(" > ") if row.scope else 0
-        said = _outcome(row, how, self.console.width) if how else Text(row.name)
+        said = _outcome(row, how, self.console.width) if how else Text(escaped(row.name))
         text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), said)
         if self.several:
             text = Text.assemble((f"{run.id}", "bold"), text)
@@ -106,7 +107,7 @@ class Progress:
         now = time.monotonic()
         table = Table.grid(padding=(0, 1))
         for run, row, since in running[-RUNNING_SHOWN:]:
-            whose = f"{run.id}  {row.name}" if self.several else row.name
+            whose = escaped(f"{run.id}  {row.name}" if self.several else row.name)
             again = f"  attempt {row.attempts}" if row.attempts > 1 else ""
             table.add_row(" ", self._spinner, Text(whose), Text(seconds(now - since) + again, "dim"))
         more = len(running) - RUNNING_SHOWN
@@ -149,7 +150,7 @@ class _LogLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "dim" if record.levelno < logging.WARNING else "yellow"
-        self._console.print(Text(record.getMessage(), style), soft_wrap=True)
+        self._console.print(Text(lines(record.getMessage()), style), soft_wrap=True)
 
 
 SIGNS = {
@@ -178,7 +179,7 @@ def _signs(encoding: str) -> dict[str, tuple[str, str]]:
 
 def _outcome(row: Checkpoint, how: str, width: int) -> Text:
     """The step, how it went, and the beginning of what came of it."""
-    text = Text.assemble(f"{row.name}  ", (how, "dim"))
+    text = Text.assemble(f"{escaped(row.name)}  ", (how, "dim"))
     room = min(width, 120) - len(text) - PREVIEW_ROOM
     said = preview_of(row, room) if room > 0 else ""
     if said:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import msgspec
+from rich.text import Text
 
 from holdfast import codec, lease
 from holdfast.app import Holdfast
 from holdfast.cli.arguments import arguments_again, parse_arguments
 from holdfast.cli.finding import Workflow, definition_of, workflow_named, workflow_of_run
-from holdfast.cli.options import opened, shared, store_hint
-from holdfast.cli.printing import complain, console, count, print_json, print_value
+from holdfast.cli.options import opened, run_named, shared, store_hint
+from holdfast.cli.printing import complain, console, lines, print_json, print_value, short
 from holdfast.cli.problems import DONE, FAILED, INTERRUPTED, STOPPED, TERMINATED, USAGE, Problem, code_of
 from holdfast.cli.progress import Progress, on_stderr
-from holdfast.errors import HoldfastError, NotFound
+from holdfast.errors import Busy, HoldfastError, StoreError
 from holdfast.failure import Failure
+from holdfast.records import count
 from holdfast.store import RunRow
 from holdfast.workflow import Call
 
@@ -43,10 +46,18 @@ class Outcome(msgspec.Struct):
     code: int = DONE
 
 
+def _printable(_: object, option: click.Parameter, id: str) -> str:
+    if not id.strip() or not id.isprintable():
+        raise click.BadParameter(f"{id!r} cannot name a run: give it a text that can be printed on one line.")
+    return id
+
+
 @click.command("run")
 @click.argument("target", metavar="MODULE:WORKFLOW")
 @click.argument("args", nargs=-1, metavar="[ARG | NAME=VALUE]...")
-@click.option("--id", "id", required=True, help="What makes it the same job: the same id resumes it.")
+@click.option(
+    "--id", "id", required=True, callback=_printable, help="What makes it the same job: the same id resumes it."
+)
 @click.option("--no-wait", is_flag=True, help="If another process advances the run, say so instead of waiting for it.")
 @shared
 def run_command(target: str, args: tuple[str, ...], id: str, no_wait: bool, store: str | None, as_json: bool) -> int:
@@ -76,13 +87,11 @@ def resume_command(id: str | None, all_: bool, failed: bool, no_wait: bool, stor
         raise Problem("name the run to resume, or say --all." if id is None else "name one run or say --all, not both.")
     if id is None:
         return _advance_all(store, as_json, failed=failed)
-    return _advance_one(lambda hf: _again(hf, id), store, as_json, wait=not no_wait, new=False)
+    return _advance_one(lambda hf: _again(hf, id, store), store, as_json, wait=not no_wait, new=False)
 
 
-def _again(hf: Holdfast, id: str) -> tuple[str, Call[Any] | Outcome]:
-    row = hf._store.get(id)
-    if row is None:
-        raise NotFound(f"{hf.url}: there is no run {id!r}. `holdfast list` shows those there are.")
+def _again(hf: Holdfast, id: str, store: str | None) -> tuple[str, Call[Any] | Outcome]:
+    row = run_named(hf, id, store)
     if row.status == "done" and row.workflow:  # its code is not needed for that
         result = codec.readable(row.result or b"")
         return id, Outcome(id=id, workflow=row.workflow, status="done", result=result)
@@ -119,18 +128,16 @@ def _advance_one(
             async with hf:
                 return call if isinstance(call, Outcome) else await _advance(hf, id, call, progress, wait=wait)
 
-        outcome: Outcome | None
-        outcome, code = _driven(work)
-    if outcome is None:
-        _say_interrupted(f"run {id}", as_json, {"id": id, "status": "running"})
-        return code
+        outcome: Outcome | Interruption = _driven(work)
+    if isinstance(outcome, Interruption):
+        return _say_interrupted(outcome, f"run {id}", as_json, {"id": id, "status": "running"})
     if as_json:
         print_json({name: value for name, value in msgspec.structs.asdict(outcome).items() if name != "code"})
     elif outcome.code == DONE:
         print_value(outcome.result)
     else:
-        more = f"\n`holdfast show {id}{store_hint(store)}` shows where." if outcome.status == "failed" else ""
-        complain(f"{outcome.error}{more}")
+        where = f"`holdfast show {shlex.quote(id)}{store_hint(store)}` shows where."
+        complain(f"{outcome.error}\n{where}" if outcome.status == "failed" else f"{outcome.error}")
     return outcome.code
 
 
@@ -138,8 +145,8 @@ async def _advance(hf: Holdfast, id: str, call: Call[Any], progress: Progress, *
     """``hf.run``, with whatever comes of it as an ``Outcome``."""
     definition = call.definition
     outcome = Outcome(id=id, workflow=definition.name, status="done")
-    before = await hf._read(hf._store.get, id)
     try:
+        before = await hf._read(hf._store.get, id)
         value = await hf.run(call, id=id, wait=wait)
         outcome.result = codec.readable(codec.encode(value, definition.result_types, f"the result of run {id!r}"))
         if before is not None and before.status == "done":
@@ -151,22 +158,27 @@ async def _advance(hf: Holdfast, id: str, call: Call[Any], progress: Progress, *
         outcome.error, outcome.error_type = f"run {id!r}: its workflow cancelled itself", "CancelledError"
         outcome.status, outcome.code = "stopped", STOPPED
     except Exception as error:
-        await _explain(hf, outcome, error)
+        await _explain(hf, outcome, error, began=id in progress.runs)
     finally:
+        call.close()
         progress.ended(id)
         if (live := progress.runs.get(id)) is not None:
             outcome.executed, outcome.recalled = live.executed, live.recalled
     return outcome
 
 
-async def _explain(hf: Holdfast, outcome: Outcome, error: Exception) -> None:
+async def _explain(hf: Holdfast, outcome: Outcome, error: Exception, *, began: bool) -> None:
     """Whether the workflow failed, or holdfast could not go on with it."""
     outcome.error, outcome.error_type = str(error) or repr(error), type(error).__name__
+    if isinstance(error, Busy):
+        outcome.error = outcome.error.replace("wait=False", "--no-wait")
     row = None
     with contextlib.suppress(HoldfastError):
         row = await hf._read(hf._store.get, outcome.id)
     outcome.status = "unknown" if row is None else row.status
     outcome.code = code_of(error) if isinstance(error, HoldfastError) else FAILED
+    if began and isinstance(error, StoreError):
+        outcome.code = STOPPED
     if row is not None and row.status == "failed" and row.error:
         failure = Failure.decode(row.error, f"run {outcome.id!r}, its error")
         if failure.message == str(error):
@@ -200,12 +212,15 @@ def _advance_all(store: str | None, as_json: bool, *, failed: bool) -> int:
                     outcomes.append(await _advance(hf, id, call, progress, wait=False))
 
             async with hf:
-                await asyncio.gather(*(one(id, call) for id, call in calls))
+                try:
+                    await asyncio.gather(*(one(id, call) for id, call in calls))
+                finally:
+                    for _, call in calls:
+                        call.close()
 
-        interrupted = _driven(work)[1]
-    if interrupted:
-        _say_interrupted("all of them", as_json, {"runs": _plain(outcomes), "status": "interrupted"})
-        return interrupted
+        interruption = _driven(work)
+    if interruption is not None:
+        return _say_interrupted(interruption, "all of them", as_json, {"runs": _plain(outcomes), "status": "running"})
     _report_all(outcomes, as_json)
     codes = {outcome.code for outcome in outcomes if outcome.error_type != "Busy"}
     return next((code for code in (FAILED, USAGE, STOPPED) if code in codes), DONE)
@@ -240,14 +255,22 @@ def _report_all(outcomes: list[Outcome], as_json: bool) -> None:
         print("nothing to resume: every run is finished, or a living process advances it")
     for each in outcomes:
         steps = f"{count(each.executed, 'step')} executed, {each.recalled} recalled"
-        print(f"{each.id}  {each.status}  {steps if each.error is None else each.error}")
+        print(f"{each.id}  {each.status}  {steps if each.error is None else short(each.error, 500)}")
 
 
 # -- the loop, and its end ---------------------------------------------------------------------------------
 
 
-def _driven(work: Callable[[], Awaitable[Any]]) -> tuple[Any, int]:
-    """Run to its end, or until Ctrl-C or SIGTERM; then the leases are handed back before this returns."""
+class Interruption(NamedTuple):
+    """What ended the loop before the work was done; the leases were handed back."""
+
+    code: int
+    how: str
+    error_type: str = "Interrupted"
+
+
+def _driven(work: Callable[[], Awaitable[Any]]) -> Any:
+    """Run to its end, or until Ctrl-C, SIGTERM or a ``sys.exit`` in the program: what it returned, or that."""
     terminated = False
 
     async def main() -> Any:
@@ -264,19 +287,23 @@ def _driven(work: Callable[[], Awaitable[Any]]) -> tuple[Any, int]:
         return await work()
 
     try:
-        return asyncio.run(main()), DONE
+        return asyncio.run(main())
     except KeyboardInterrupt:
-        return None, INTERRUPTED
+        return Interruption(INTERRUPTED, "interrupted")
+    except SystemExit as error:
+        return Interruption(STOPPED, f"stopped by {error!r} in its own code", "SystemExit")
     except asyncio.CancelledError:
         if not terminated:
             raise
-        return None, TERMINATED
+        return Interruption(TERMINATED, "interrupted")
 
 
-def _say_interrupted(what: str, as_json: bool, found: dict[str, Any]) -> None:
+def _say_interrupted(by: Interruption, what: str, as_json: bool, found: dict[str, Any]) -> int:
     if as_json:
-        print_json({**found, "error": "interrupted", "error_type": "Interrupted"})
-    console(sys.stderr).print(f"interrupted; {what} can be carried on with: run the same line again", markup=False)
+        print_json({**found, "error": by.how, "error_type": by.error_type})
+    again = Text(f"{lines(by.how)}; {what} can be carried on with: run the same line again")
+    console(sys.stderr).print(again, soft_wrap=True)
+    return by.code
 
 
 @contextlib.contextmanager

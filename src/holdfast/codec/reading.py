@@ -54,7 +54,8 @@ def decode(data: bytes, types: Types, where: str, root: str = "result") -> Any:
         return (types.decoder or _decoder(types))(data)
     except Exception as error:  # whatever the classes of the value raise while they are put together
         path, reason = _blame(data, types, root) or (root, str(error))
-        message = f"{where} cannot be restored: {path or 'the arguments'} {reason}. The bytes are kept as they are."
+        what = "it" if path and path == root else path or "the arguments"
+        message = f"{where} cannot be restored: {what} {reason}. The bytes are kept as they are."
         raise CodecError(message, path=path) from error
 
 

@@ -91,7 +91,7 @@ class _Viewer:
             self.budget -= len(short)
             return short
         if isinstance(raw, bytes):
-            return f"<{len(raw)} bytes>"
+            return f"<{len(raw)} byte{'' if len(raw) == 1 else 's'}>"
         if isinstance(raw, float) and (raw != raw or raw in (float("inf"), float("-inf"))):
             return str(raw)  # JSON has no number for it
         if type(raw) is list:

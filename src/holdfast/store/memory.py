@@ -188,5 +188,6 @@ def _add_up(rows: dict[int, Checkpoint]) -> Spent:
         tokens=sum(row.tokens or 0 for row in rows.values()),
         usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),
         steps=sum(row.kind == "step" for row in rows.values()),
+        saves=sum(row.kind == "save" for row in rows.values()),
         last_ms=int(max((row.started_ms + row.duration_ms for row in rows.values()), default=0)),
     )

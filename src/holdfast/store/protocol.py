@@ -108,12 +108,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """The recorded costs of a run, added up over all its rows; ``steps`` counts those of kind "step", and
-    ``last_ms`` is when the last of them ended (0 if there is none)."""
+    """The recorded costs of a run, added up over all its rows; ``steps`` and ``saves`` count those of kind "step" and
+    "save", and ``last_ms`` is when the last of them ended (0 if there is none)."""
 
     tokens: int = 0
     usd: float = 0.0
     steps: int = 0
+    saves: int = 0
     last_ms: int = 0
 
 

@@ -24,7 +24,7 @@ from msgspec.structs import astuple, replace
 from holdfast.errors import StoreError
 from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
 from holdfast.store.queries import QUERIES
-from holdfast.store.sqlite_file import explain, open_file
+from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
 
 T = TypeVar("T")
 
@@ -190,8 +190,8 @@ class SQLiteStore:
         sums = {no: Spent() for no in run_nos}
         for some in _pieces(list(sums), 1000):
             text = QUERIES["spent"].replace(":list", ", ".join("?" * len(some)))
-            for no, tokens, usd, steps, last_ms in self._ask(text, some):
-                sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, last_ms=int(last_ms))
+            for no, tokens, usd, steps, saves, last_ms in self._ask(text, some):
+                sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
         return sums
 
     def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
@@ -215,7 +215,9 @@ class SQLiteStore:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
     def _open_writer(self) -> apsw.Connection:
-        self._writer = db = self._open(writing=True)
+        self._note_process()
+        self._writer = db = open_to_write(self.path, verify=not self._verified, vfs=self._vfs)
+        self._verified = True
         while self._failed:
             _abandon(self._failed.pop())
         return db
@@ -238,16 +240,26 @@ class SQLiteStore:
     def _ask(self, text: str, given: Any) -> list[Any]:
         with self._read_lock:
             try:
-                if self._reader is None:
-                    self._reader = self._open(writing=False)
-                return self._reader.execute(text, given).fetchall()
+                db = self._reader or self._open_reader()
+                found = [] if db is None else db.execute(text, given).fetchall()
+                if db is not None and db.readonly("main"):
+                    db.close()
+                    self._reader = None
+                return found
             except (apsw.Error, ValueError) as error:
                 failed, self._reader = self._reader, None
                 if failed is not None:
                     _abandon(failed)
                 raise explain(self.path, error) from error
 
-    def _open(self, *, writing: bool) -> apsw.Connection:
+    def _open_reader(self) -> apsw.Connection | None:
+        """None as long as there is nothing to read: whoever only looks makes no file."""
+        self._note_process()
+        self._reader = open_to_read(self.path, verify=not self._verified, vfs=self._vfs)
+        self._verified = self._verified or self._reader is not None
+        return self._reader
+
+    def _note_process(self) -> None:
         if self._pid < 0:
             raise StoreError(
                 f"{self.path} was open while this process was forked past Python's os.fork. SQLite believes "
@@ -255,9 +267,6 @@ class SQLiteStore:
                 "process anew (multiprocessing: spawn)."
             )
         self._pid = os.getpid()
-        db = open_file(self.path, writing=writing, verify=not self._verified, vfs=self._vfs)
-        self._verified = True
-        return db
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 
@@ -24,15 +26,14 @@ CREATE TABLE IF NOT EXISTS migration (
 """
 
 
-def open_file(path: str, *, writing: bool, verify: bool, vfs: str | None = None) -> apsw.Connection:
-    """A connection to a file of the newest schema. ``verify`` also compares what was once applied to it."""
+def open_to_write(path: str, *, verify: bool, vfs: str | None = None) -> apsw.Connection:
+    """A connection to a file of the newest schema, made if need be. ``verify`` also compares what was once applied."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     db = apsw.Connection(path, flags, vfs, statementcachesize=_STATEMENTS)
     try:
         db.set_busy_timeout(BUSY_MS)
-        if writing:
-            # Promise 1 rests on it, so it is not left to the default of whoever compiled SQLite.
-            db.execute("PRAGMA synchronous = FULL")
+        # Promise 1 rests on it, so it is not left to the default of whoever compiled SQLite.
+        db.execute("PRAGMA synchronous = FULL")
         ours, version, wal = _look(db)
         if verify or not (ours and wal and version):
             migrations = read_migrations("sqlite")
@@ -45,6 +46,51 @@ def open_file(path: str, *, writing: bool, verify: bool, vfs: str | None = None)
         db.close()
         raise
     return db
+
+
+def open_to_read(path: str, *, verify: bool, vfs: str | None = None) -> apsw.Connection | None:
+    """The same to look only: None where there is no file, or an empty one, which stays what it is."""
+    place = Path(path)
+    if place.parent.is_dir() and (not place.exists() or (place.is_file() and not place.stat().st_size)):
+        return None
+    try:
+        return _checked(apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, vfs), path, verify=verify, vfs=vfs)
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        if os.access(path, os.W_OK) and os.access(place.parent, os.W_OK):
+            raise
+        return _checked(_open_unchanging(path, vfs), path, verify=verify, vfs=vfs)
+
+
+def _checked(db: apsw.Connection, path: str, *, verify: bool, vfs: str | None) -> apsw.Connection:
+    try:
+        db.set_busy_timeout(BUSY_MS)
+        ours, version, _ = _look(db)
+        migrations = read_migrations("sqlite") if verify else []
+        if ours and version and (not verify or version == len(migrations)):
+            if verify:
+                _verify(db, path, migrations)
+            return db
+    except BaseException:
+        db.close()
+        raise
+    db.close()
+    return open_to_write(path, verify=True, vfs=vfs)  # which refuses what is not ours, and migrates what is old
+
+
+def _open_unchanging(path: str, vfs: str | None) -> apsw.Connection:
+    """A file beside which SQLite may put none of its own: an archived copy, a mount that is read-only.
+
+    It is read without locks, so such a connection is for one question only: who may write the file could come along.
+    What was committed last may still be in the log beside it, and that is not read in this way.
+    """
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreError(
+            f"{path} has committed work in {log.name}, and reading that takes a folder one may write in: copy both "
+            "files to one, and name the copy."
+        )
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs)
 
 
 def _look(db: apsw.Connection) -> tuple[bool, int, bool]:

@@ -277,7 +277,7 @@ class StoreSuite:
             checkpoint(run.no, 3, kind="save", tokens=7, started_ms=10, duration_ms=0.0),
         )
         assert store.spent([run.no, empty.no, 999_999]) == {
-            run.no: Spent(tokens=107, usd=0.75, steps=2, last_ms=1500),
+            run.no: Spent(tokens=107, usd=0.75, steps=2, saves=1, last_ms=1500),
             empty.no: Spent(),
             999_999: Spent(),
         }
