@@ -10,7 +10,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests $(wildcard benchmarks examples)
+SOURCES := src tests $(wildcard benchmarks examples tools)
 PYTEST_ARGS ?=
 
 FIND_PYTHON = \
