@@ -18,6 +18,7 @@ PUBLIC = [
     "Fenced",
     "Holdfast",
     "HoldfastError",
+    "LogFilter",
     "Mismatch",
     "NotFound",
     "NotInRun",

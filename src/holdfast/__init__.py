@@ -19,6 +19,7 @@ from .errors import (
     StoreError,
     VersionMismatch,
 )
+from .logs import LogFilter
 from .records import Checkpoint, Run
 from .session import Session
 from .workflow import Call, StepCall, step, workflow
@@ -34,6 +35,7 @@ __all__ = [
     "Fenced",
     "Holdfast",
     "HoldfastError",
+    "LogFilter",
     "Mismatch",
     "NotFound",
     "NotInRun",

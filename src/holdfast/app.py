@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import os
 import threading
 import uuid
@@ -18,6 +17,7 @@ from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, St
 from .execution import Execution, heard
 from .failure import Failure
 from .journal import Journal
+from .logs import RunLog
 from .records import Checkpoint, Run, checkpoint_of, run_of
 from .session import Session
 from .store import Store, open_store
@@ -25,7 +25,6 @@ from .workflow import Call
 
 R = TypeVar("R")
 T = TypeVar("T")
-log = logging.getLogger("holdfast")
 
 DEFAULT_URL = "sqlite:///holdfast.db"
 
@@ -92,7 +91,7 @@ class Holdfast:
         """Start (or resume) the run in the background of this loop. A missing id is a new random one."""
         if id is None:
             id = uuid.uuid4().hex
-            log.info("run %s: new; resume it with hf.run(…, id=%r)", id, id)
+            RunLog(id).info("new; resume it with hf.run(…, id=%r)", id)
         execution = self._execution(call, id, None, True, detached=True)
         await asyncio.shield(asyncio.wrap_future(execution.claimed))
         if execution.run is None and execution.outcome.done():
@@ -209,11 +208,7 @@ class Holdfast:
         if row.status == "cancelled" and live is not None and live.run is not None:
             error = Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
             live.loop.call_soon_threadsafe(live.run.poison, error)
-        log.info(
-            "run %s: %s",
-            id,
-            "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}",
-        )
+        RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
 
     async def _outcome(self, id: str) -> Any:
         """What ``Run.wait`` waits for: the outcome, whoever brings it about."""

@@ -7,7 +7,6 @@ it is awaited. Async and plain ``def`` steps share ``perform``: a plain one wait
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,8 +21,6 @@ from .failure import Failure
 from .recall import scope_of
 from .run import LiveRun
 from .store import Checkpoint
-
-log = logging.getLogger("holdfast")
 
 Execute = Callable[["Invocation", Frame], Awaitable[Any]]
 
@@ -234,7 +231,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     try:
         run.record(pending, change)
     except CodecError as unfit:
-        log.warning("run %s: %s", run.id, unfit)
+        run.log.warning("%s", unfit)
         pending.settle()
         raise
     await pending.wait()
@@ -291,7 +288,7 @@ def _encoded(run: LiveRun, value: Any, definition: Definition) -> bytes:
     try:
         return codec.encode(value, definition.result_types, where, root=definition.name)
     except CodecError as unfit:  # no checkpoint tells of it, so a line does
-        log.warning("run %s: %s", run.id, unfit)
+        run.log.warning("%s", unfit)
         raise
 
 

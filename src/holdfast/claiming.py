@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 from . import branches, clock, lease
 from .errors import Busy, HoldfastError, StoreError
 from .journal import Journal
+from .logs import RunLog
 from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
     from .app import Holdfast
 
-log = logging.getLogger("holdfast")
 
 POLL_S = 0.1  # how often a run owned by somebody else is looked at
 
@@ -87,7 +86,7 @@ class Claiming:
                 )
             if not waited:
                 waited = True
-                log.info("run %s: owned by %s, waiting for it", before.id, lease.process_of(before.owner or ""))
+                RunLog(before.id).info("owned by %s, waiting for it", lease.process_of(before.owner or ""))
             await clock.sleep(POLL_S)
 
     async def _found(self) -> RunRow:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +25,7 @@ from .errors import (
     VersionMismatch,
 )
 from .failure import Failure
+from .logs import RunLog
 from .records import count
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .workflow import Call
 
 T = TypeVar("T")
-log = logging.getLogger("holdfast")
 
 _abandoned: list[asyncio.Task[Any]] = []  # were they collected, their code would go on
 UNWIND_S = 5.0  # how long a stopped program's own cleanup is waited for
@@ -62,6 +61,7 @@ class Execution:
         self.definition = call.definition
         self.state = state
         self.wait = wait
+        self.log = RunLog(id)
         self.run: LiveRun | None = None
         self.outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.claimed: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -117,7 +117,7 @@ class Execution:
         except BaseException as error:
             self.home._ended(self)
             if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
-                log.warning("run %s: ended with %s: %s", self.id, type(error).__name__, error)
+                self.log.warning("ended with %s: %s", type(error).__name__, error)
             self._resolve(
                 self.outcome,
                 error=Unloaded("unloaded") if isinstance(error, asyncio.CancelledError) else error,
@@ -206,13 +206,13 @@ class Execution:
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
         if before is None:
-            log.info("run %s: started %s", self.id, self.definition.name)
+            self.log.info("started %s", self.definition.name)
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
             process = lease.process_of(before.owner)
-            log.warning("run %s: taken over from %s, which %s; %s", self.id, process, why, found)
+            self.log.warning("taken over from %s, which %s; %s", process, why, found)
         else:
-            log.info("run %s: resumed with %s", self.id, found)
+            self.log.info("resumed with %s", found)
 
     def _check_same(self, row: RunRow) -> None:
         if row.workflow != self.definition.name:
@@ -293,10 +293,10 @@ class Execution:
                     f"run {self.id!r} was cancelled and does not resume. Start the work again under a new id."
                 )
             by = f" by {lease.process_of(row.owner)}" if row is not None and row.owner else ""
-            log.error("run %s: fenced, it was taken over%s", self.id, by)
+            self.log.error("fenced, it was taken over%s", by)
             raise Fenced(f"run {self.id!r} was taken over{by}; what this process did since is not part of it.")
         if isinstance(error, (Cancelled, StoreError)):
-            log.error("run %s: stopped: %s", self.id, error)
+            self.log.error("stopped: %s", error)
             raise error
         parked = isinstance(error, (Diverged, CodecError))
         finish = self._handed_back(run)
@@ -305,13 +305,13 @@ class Execution:
                 "parked",
                 Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
             )
-            log.error("run %s: parked: %s", self.id, error)
+            self.log.error("parked: %s", error)
         else:
             _tell_stopped(run, str(error))
         try:
             await self._committed(finish)
         except HoldfastError as lost:
-            log.warning("run %s: its lease could not be handed back: %s", self.id, lost)
+            self.log.warning("its lease could not be handed back: %s", lost)
         if isinstance(error, Unloaded):
             raise asyncio.CancelledError
         raise error
@@ -349,10 +349,8 @@ class Execution:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         unclaimed = len(run.records.unclaimed)
         if unclaimed:
-            log.warning(
-                "run %s: never asked for again, the code has changed: %s", self.id, count(unclaimed, "recorded step")
-            )
-        log.info("run %s: %s; steps: %d executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
+            self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
+        self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
         if error is not None:
             raise error
         return value
@@ -422,7 +420,7 @@ def _why_unloaded(root: asyncio.Future[Any]) -> str:
 
 
 def _tell_stopped(run: LiveRun, how: str) -> None:
-    log.info("run %s: %s with %s recorded; the same line resumes it", run.id, how, count(run.recorded, "step"))
+    run.log.info("%s with %s recorded; the same line resumes it", how, count(run.recorded, "step"))
 
 
 def _exception_of(root: asyncio.Future[Any]) -> BaseException | None:

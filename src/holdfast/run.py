@@ -6,21 +6,19 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec
 from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
+from .logs import RunLog
 from .recall import Records, enclosing
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
 
 if TYPE_CHECKING:
     from .branches import Frame
-
-log = logging.getLogger("holdfast")
 
 _REFUSALS_MAX = 100
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
@@ -40,6 +38,7 @@ class LiveRun:
         ignored: set[int] | None = None,
     ) -> None:
         self.id = row.id
+        self.log = RunLog(row.id)
         self.no = row.no
         self.epoch = row.epoch
         self.seed = row.seed
@@ -190,7 +189,7 @@ class LiveRun:
         return row
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
-        log.error("run %s: checkpoint %s (%s) cannot be read: %s", self.id, row.seq, row.name, error)
+        self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)
         text = f"run {self.id!r}, checkpoint {row.seq} ({row.name}) cannot be read: {error}"
         return self.poison(CodecError(text, path=error.path))
 

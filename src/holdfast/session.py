@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -12,6 +11,7 @@ from . import codec, delta, lease
 from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
+from .logs import RunLog
 from .records import count
 from .run import blank_row
 from .state import Change, encode_change, replay
@@ -19,8 +19,6 @@ from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
     from .app import Holdfast
-
-log = logging.getLogger("holdfast")
 
 
 class Session:
@@ -34,6 +32,7 @@ class Session:
             raise TypeError(f"a session's id must be a non-empty str that can be printed on one line, got {id!r}")
         self._home = home
         self.id = id
+        self._log = RunLog(id, "session")
         self._initial = initial
         self._row: RunRow | None = None
         self._lost: HoldfastError | None = None
@@ -93,11 +92,11 @@ class Session:
         claimed = await Claiming(self._home, self._journal, new, self._admit, wait=True).claimed()
         before = claimed.before
         if before is None:
-            log.info("session %s: started", self.id)
+            self._log.info("started")
         elif before.owner is not None and before.owner != self._home.owner:
-            log.warning("session %s: taken over from %s", self.id, lease.process_of(before.owner))
+            self._log.warning("taken over from %s", lease.process_of(before.owner))
         else:
-            log.info("session %s: resumed with %s", self.id, count(len(claimed.rows), "checkpoint"))
+            self._log.info("resumed with %s", count(len(claimed.rows), "checkpoint"))
         return claimed
 
     def _admit(self, row: RunRow, waited: bool) -> None:
@@ -125,7 +124,7 @@ class Session:
                 await self._committed(checkpoint)
             except Fenced:
                 self._lost = Fenced(f"session {self.id!r} was taken over by another owner; this save was refused")
-                log.error("session %s: fenced", self.id)
+                self._log.error("fenced")
                 raise self._lost from None
             except StoreError as error:
                 self._lost = error
@@ -165,7 +164,7 @@ class Session:
         try:
             await self._committed(Finish(run_no=row.no, epoch=row.epoch, status="waiting"))
         except HoldfastError as lost:
-            log.warning("session %s: its lease could not be handed back: %s", self.id, lost)
+            self._log.warning("its lease could not be handed back: %s", lost)
 
     async def unload(self) -> None:
         """The ``Holdfast`` is being closed: hand the session back; it saves nothing more."""

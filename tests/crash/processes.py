@@ -59,6 +59,10 @@ class Scene:
         path = self.folder / "ledger"
         return path.read_text().splitlines() if path.exists() else []
 
+    def log(self, name: str) -> list[str]:
+        """What a process logged: level, run and step, logger, message."""
+        return (self.folder / f"log-{name}").read_text().splitlines()
+
     def has(self, line: str) -> None:
         until(lambda: line in self.ledger(), lambda: f"{line!r} in {self.ledger()}; {self.printed()}")
 

@@ -42,6 +42,7 @@ class Waiting(logging.Handler):
 @step
 async def stage(run: str, n: int) -> int:
     note(f"began {run} {n}")
+    logging.getLogger("app").info("stage %d", n)
     try:
         while held(n):
             await asyncio.sleep(POLL_S)
@@ -157,9 +158,12 @@ def main() -> None:
         lease.TTL_MS = int(OPTIONS["ttl_ms"])
         lease.RENEW_EVERY_S = lease.TTL_MS / 3000
         assert journal.lease is lease
-    logger = logging.getLogger("holdfast")
-    logger.addHandler(Waiting())
-    logger.setLevel(logging.INFO)
+    logging.getLogger("holdfast").addHandler(Waiting())
+    log = logging.FileHandler(FOLDER / f"log-{NAME}")
+    log.addFilter(holdfast.LogFilter())
+    logging.basicConfig(
+        level=logging.INFO, handlers=[log], format="%(levelname)s [%(run_id)s/%(step)s] %(name)s: %(message)s"
+    )
     try:
         if mode == "run_plain":
             run_plain(db)
