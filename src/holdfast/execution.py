@@ -64,6 +64,7 @@ class Execution:
         self.outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.claimed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.waiters = 0
+        self.leaving = False  # being unloaded: who wants this run waits until it is gone, and starts it anew
         self.detached = False  # started with hf.start: goes on when nobody waits
         self.lease_began = 0.0
         self.inputs = call.inputs()
@@ -95,8 +96,12 @@ class Execution:
         finally:
             self.waiters -= 1
 
+    async def gone(self) -> None:
+        await asyncio.wait({heard(self.outcome)})
+
     async def unload(self) -> None:
         """Stop the run where it is, without recording that, and hand the lease back."""
+        self.leaving = True
         driver = self._driver
         if driver is None or driver.done():
             return
@@ -116,7 +121,7 @@ class Execution:
                 log.warning("run %s: ended with %s: %s", self.id, type(error).__name__, error)
             self._resolve(
                 self.outcome,
-                error=Unloaded("unloaded") if isinstance(error, asyncio.CancelledError) else error,
+                error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error,
             )
             if not isinstance(error, Exception):
                 raise
@@ -125,6 +130,12 @@ class Execution:
             self._resolve(self.outcome, outcome)
         finally:
             self._resolve(self.claimed)
+
+    def _unloaded(self) -> Unloaded:
+        return Unloaded(
+            f"run {self.id!r} was unloaded: its Holdfast was closed, or its loop ended. Nothing is lost; the same line "
+            "resumes it."
+        )
 
     @staticmethod
     def _resolve(future: concurrent.futures.Future[Any], value: Any = None, error: BaseException | None = None) -> None:
@@ -254,7 +265,7 @@ class Execution:
         try:
             await ended
         except asyncio.CancelledError:
-            run.poison(Unloaded(f"run {self.id!r} was unloaded"))
+            run.poison(self._unloaded())
         if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
         if run.stop is not None:
@@ -358,6 +369,9 @@ class Execution:
                 unclaimed,
             )
         log.info("run %s: %s; steps: %d executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
+        if isinstance(error, asyncio.CancelledError):  # raised as it is, it would cancel whoever awaits the run
+            failure = _failure(error, run)
+            raise StepFailed(self.definition.name, failure.type, failure.message) from error
         if error is not None:
             raise error
         return value
