@@ -48,7 +48,7 @@ class Holdfast:
         self._store = store
         self._lock = threading.RLock()
         self._observer: Any = None
-        self._closed = False
+        self._closing = self._closed = False
         self._reset()
         _all.add(self)
 
@@ -83,7 +83,7 @@ class Holdfast:
         waited for and the run taken over should that owner die or stall; ``wait=False`` raises ``Busy`` instead.
         Raises ``Mismatch`` if the id belongs to other work, ``VersionMismatch``, ``Diverged``, ``Cancelled``,
         ``Fenced``, ``StoreError``, or what the workflow raised."""
-        execution: Execution = self._execution(call, id, state, wait)
+        execution = await self._begun(call, id, state, wait)
         result: R = await execution.joined()
         return result
 
@@ -92,11 +92,18 @@ class Holdfast:
         if id is None:
             id = uuid.uuid4().hex
             RunLog(id).info("new; resume it with hf.run(…, id=%r)", id)
-        execution = self._execution(call, id, None, True, detached=True)
+        execution = await self._begun(call, id, None, True, detached=True)
         await asyncio.shield(asyncio.wrap_future(execution.claimed))
         if execution.run is None and execution.outcome.done():
             execution.outcome.result()  # it could not be claimed: say so here
         return await self.get(id)
+
+    async def _begun(
+        self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
+    ) -> Execution:
+        while (execution := self._execution(call, id, state, wait, detached)).leaving:
+            await execution.gone()
+        return execution
 
     def _execution(
         self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
@@ -108,7 +115,7 @@ class Holdfast:
         call.take()  # also where it is refused below: that is told by an error already
         if not isinstance(id, str) or not id.strip() or not id.isprintable():
             raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
-        self._check_open()
+        self._check_open(for_more=True)
         with self._lock:
             live = self._live.get(id)
             if live is not None and not live.outcome.done():
@@ -155,7 +162,7 @@ class Holdfast:
         """The explicit style: ``async with hf.session(id) as session:`` loads ``session.state``, ``save()`` commits
         what changed.
         """
-        self._check_open()
+        self._check_open(for_more=True)
         return Session(self, id, dict(initial or {}))
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -232,8 +239,8 @@ class Holdfast:
 
     # -- opening and closing -------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
-        if self._closed:
+    def _check_open(self, *, for_more: bool = False) -> None:
+        if self._closed or (for_more and self._closing):
             raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
 
     @property
@@ -275,6 +282,7 @@ class Holdfast:
         """Unload what still runs, commit what is queued, close the store."""
         if self._closed:
             return
+        self._closing = True
         await self._unload_all()
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._close)
@@ -284,6 +292,7 @@ class Holdfast:
         if self._closed:
             return
         if self._background is not None:
+            self._closing = True
             self._background.wait(self._unload_all())
             self._background.close()
         elif self._live:

@@ -151,12 +151,13 @@ async def _delivered_again(call: Invocation, row: Checkpoint) -> None:
 async def _cancelled_again(call: Invocation, row: Checkpoint) -> None:
     """The workflow's own code cancelled this call before, so it will again; what came later waits for that.
 
-    If it does not (it was changed meanwhile), the call is cancelled after rather more than the recorded time.
+    If it does not (it was changed meanwhile), the call is cancelled after rather more than the recorded time, counted
+    from the start of that process: what cancels it may be a timeout around other calls too, which are recalled at once.
     """
     run = call.frame.run
     run.delivery.hold(row.seq)
     try:
-        await clock.sleep(row.duration_ms / 1000 * 1.5 + 1)
+        await clock.sleep(run.usual_s(row) + row.duration_ms / 1000 * 1.5 + 1)
     except asyncio.CancelledError:
         if run.is_leaving:
             raise

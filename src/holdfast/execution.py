@@ -66,6 +66,7 @@ class Execution:
         self.outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.claimed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.waiters = 0
+        self.leaving = False  # being unloaded: who wants this run waits until it is gone, and starts it anew
         self.detached = False  # started with hf.start: goes on when nobody waits
         self.lease_began = 0.0
         self.inputs = call.inputs()
@@ -99,8 +100,12 @@ class Execution:
         finally:
             self.waiters -= 1
 
+    async def gone(self) -> None:
+        await asyncio.wait({heard(self.outcome)})
+
     async def unload(self) -> None:
         """Stop the run where it is, without recording that, and hand the lease back."""
+        self.leaving = True
         driver = self._driver
         if driver is None or driver.done():
             return
@@ -120,7 +125,7 @@ class Execution:
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
             self._resolve(
                 self.outcome,
-                error=Unloaded("unloaded") if isinstance(error, asyncio.CancelledError) else error,
+                error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error,
             )
             if not isinstance(error, Exception):
                 raise
@@ -129,6 +134,12 @@ class Execution:
             self._resolve(self.outcome, outcome)
         finally:
             self._resolve(self.claimed)
+
+    def _unloaded(self) -> Unloaded:
+        return Unloaded(
+            f"run {self.id!r} was unloaded: its Holdfast was closed, or its loop ended. Nothing is lost; the same line "
+            "resumes it."
+        )
 
     @staticmethod
     def _resolve(future: concurrent.futures.Future[Any], value: Any = None, error: BaseException | None = None) -> None:
@@ -351,6 +362,9 @@ class Execution:
         if unclaimed:
             self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
         self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
+        if isinstance(error, asyncio.CancelledError):  # raised as it is, it would cancel whoever awaits the run
+            failure = Failure.of_run(error, cancelled=set(), ignored=set())
+            raise StepFailed(self.definition.name, failure.type, failure.message) from error
         if error is not None:
             raise error
         return value

@@ -55,6 +55,7 @@ class LiveRun:
         self._awaited: Checkpoint | None = None
         self._awaited_since = 0.0
         self._patience_s = _PATIENCE_S
+        self._began_ms: dict[int, int] = {}  # by epoch, when the first of the recorded calls began
         self.stop: Stop | None = None
         self.finished = False
         self.tasks = 1  # live tasks of the run, the root (task or thread) among them
@@ -263,17 +264,19 @@ class LiveRun:
         if branches.has_moving_thread(self):
             return True
         waited = now - self._awaited_since
-        if waited < min(self._usual_s(row), self._patience_s):
+        if waited < min(self.usual_s(row), self._patience_s):
             return True
         self._patience_s -= waited
         self._awaited = None
         self.records.give_up(row)
         return self._must_wait(seq)
 
-    def _usual_s(self, row: Checkpoint) -> float:
+    def usual_s(self, row: Checkpoint) -> float:
         """How long after its start a process came to this call, and half as much again."""
-        first = min(each.started_ms for each in self.records.rows if each.epoch == row.epoch)
-        return 1.5 * (row.started_ms - first) / 1000 + 0.25
+        if not self._began_ms:
+            for each in self.records.rows:
+                self._began_ms[each.epoch] = min(each.started_ms, self._began_ms.get(each.epoch, each.started_ms))
+        return 1.5 * (row.started_ms - self._began_ms[row.epoch]) / 1000 + 0.25
 
 
 def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:

@@ -509,6 +509,49 @@ def test_cancel_of_runs_that_are_not_live(url: str) -> None:
 # -- opening and closing -----------------------------------------------------------------------------------------
 
 
+def test_a_run_that_is_being_unloaded_is_waited_for_and_resumed(url: str) -> None:
+    """Who gave up, and who asks again at once, are often two requests that know nothing of each other."""
+    began, unwinding = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def long(number: int) -> int:
+        began.set()
+        await asyncio.sleep(0.05)
+        return number
+
+    @workflow(version="1")
+    async def plan() -> int:
+        try:
+            return await long(1) + await long(2)
+        finally:
+            unwinding.set()
+            await asyncio.sleep(0.05)
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            given_up = asyncio.create_task(hf.run(plan(), id="a"))
+            await began.wait()
+            given_up.cancel()
+            await unwinding.wait()
+            assert not given_up.done()
+            assert await hf.run(plan(), id="a") == 3
+            assert given_up.cancelled()
+
+            began.clear()
+            unwinding.clear()
+            waiting = asyncio.create_task(hf.run(plan(), id="b"))
+            await began.wait()
+            closing = asyncio.create_task(hf.aclose())
+            await unwinding.wait()
+            with pytest.raises(HoldfastError, match="this Holdfast is closed"):
+                await hf.run(plan(), id="c")
+            with pytest.raises(HoldfastError, match=r"'b' was unloaded.*the same line resumes it"):
+                await waiting
+            await closing
+
+    asyncio.run(program())
+
+
 def test_closing_unloads_live_runs_and_the_same_line_resumes(url: str) -> None:
     go = [False]
 
