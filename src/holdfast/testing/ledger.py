@@ -41,6 +41,9 @@ class Ledger:
     def write(self, what: str, **more: Any) -> None:
         os.write(self._fd, msgspec.json.encode(Event(self._process, what, **more)) + b"\n")
 
+    def close(self) -> None:
+        os.close(self._fd)
+
     def observe(self, what: str, run: LiveRun, row: Checkpoint) -> None:
         """What ``Holdfast._observer`` is told."""
         if what == "executed":
