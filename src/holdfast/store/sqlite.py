@@ -24,7 +24,7 @@ from msgspec.structs import astuple, replace
 from holdfast.errors import StoreError
 from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
 from holdfast.store.queries import QUERIES
-from holdfast.store.sqlite_file import explain, open_file
+from holdfast.store.sqlite_file import explain, open_file, write_log_anew
 
 T = TypeVar("T")
 
@@ -255,6 +255,8 @@ class SQLiteStore:
                 "process anew (multiprocessing: spawn)."
             )
         self._pid = os.getpid()
+        if not (self._writer or self._reader or self._failed):
+            write_log_anew(self.path, self._vfs)
         db = open_file(self.path, writing=writing, verify=not self._verified, vfs=self._vfs)
         self._verified = True
         return db
