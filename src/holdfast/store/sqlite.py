@@ -25,6 +25,7 @@ from holdfast.errors import StoreError
 from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
 from holdfast.store.queries import QUERIES
 from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
+from holdfast.store.sqlite_log import write_log_anew
 
 T = TypeVar("T")
 
@@ -267,6 +268,8 @@ class SQLiteStore:
                 "process anew (multiprocessing: spawn)."
             )
         self._pid = os.getpid()
+        if not (self._writer or self._reader or self._failed):
+            write_log_anew(self.path, self._vfs)
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from holdfast.store import Store
 from holdfast.workflow import Call
 
 from . import ledger
-from .driver import Zygote
+from .driver import Lane, Zygote
 from .reference import reference_to
 from .verdict import problems_of
 from .zygote import ENVIRONMENT, Crash, Program, Reply, Request, open_in
@@ -155,7 +155,6 @@ def _fast_folder() -> str | None:
 
 
 _Point = tuple[Crash, ...]
-_Lane = Generator[Request, Reply, None]
 
 
 class _Sweeping:
@@ -206,30 +205,12 @@ class _Sweeping:
         self._do(list(dict.fromkeys(pairs)))
 
     def _do(self, points: list[_Point]) -> None:
-        """Try points, ``jobs`` of them at a time."""
-        todo = iter(points)
-        active: dict[int, _Lane] = {}
-        while True:
-            while len(active) < self.jobs and (point := next(todo, None)) is not None:
-                lane = self._lane(point)
-                request = next(lane)
-                active[request.id] = lane
-                self.zygote.send(request)
-            if not active:
-                break
-            reply = self.zygote.receive()
-            lane = active.pop(reply.id)
-            try:
-                request = lane.send(reply)
-            except StopIteration:
-                continue
-            active[request.id] = lane
-            self.zygote.send(request)
+        self.zygote.drive(map(self._lane, points), self.jobs)
         for each in points:
             if each:
                 (self.sweep.points if self.came[each] else self.sweep.unreached).append(_written(each))
 
-    def _lane(self, point: _Point) -> _Lane:
+    def _lane(self, point: _Point) -> Lane:
         """One point: crash, resume (and crash again), and look at what stands."""
         folder = self._folder()
         replies: list[Reply] = []

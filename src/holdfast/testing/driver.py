@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
 from .zygote import ENVIRONMENT, Program, Reply, Request
+
+Lane = Generator[Request, Reply, None]
+"""What is done in a folder, one process after the other: yields the request for each, and is sent its reply."""
 
 _START_S = 120.0  # the user's module may import much
 
@@ -69,11 +73,28 @@ class Zygote:
         self._process.wait()
         os.close(self._in)
 
-    def send(self, request: Request) -> None:
+    def drive(self, lanes: Iterable[Lane], jobs: int) -> None:
+        """Serve lanes to their ends, ``jobs`` of them at a time; none is begun before there is room for it."""
+        todo = iter(lanes)
+        active: dict[int, Lane] = {}
+        while True:
+            while len(active) < jobs and (lane := next(todo, None)) is not None:
+                self._step(lane, None, active)
+            if not active:
+                return
+            reply = self._receive()
+            self._step(active.pop(reply.id), reply, active)
+
+    def _step(self, lane: Lane, reply: Reply | None, active: dict[int, Lane]) -> None:
+        try:
+            request = next(lane) if reply is None else lane.send(reply)
+        except StopIteration:
+            return
+        active[request.id] = lane
         self._under_way[request.id] = (request, time.monotonic() + self._program.timeout)
         self._send(msgspec.json.encode(request))
 
-    def receive(self) -> Reply:
+    def _receive(self) -> Reply:
         deadline = min(until for _, until in self._under_way.values())
         reply = msgspec.json.decode(self._line(deadline - time.monotonic()), type=Reply)
         del self._under_way[reply.id]

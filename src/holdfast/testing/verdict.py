@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 from holdfast import codec
 from holdfast.failure import Failure
-from holdfast.store import Checkpoint, RunRow, Store
+from holdfast.store import Checkpoint, Claim, RunRow, Store
 
 from .ledger import Event, place_of
 from .zygote import Reply
@@ -19,8 +20,8 @@ def problems_of(store: Store, events: list[Event], replies: list[Reply], plain: 
     for run in reversed(runs):
         mine = [event for event in events if event.run_no == run.no]
         rows = store.load(run.no)
-        epochs = [claim.epoch for claim in store.claims(run.no)]
-        found = [*_of_rows(rows), *_of_epochs(run, rows, epochs, mine), *_of_acknowledged(rows, mine)]
+        claims = store.claims(run.no)
+        found = [*_of_rows(rows), *_of_epochs(run, rows, claims, mine), *_of_acknowledged(rows, mine)]
         found += _of_executions(rows, mine, _retried(rows, run, mine))
         problems += [f"run {run.id!r}: {each}" for each in found]
     known = {run.no for run in runs}
@@ -61,18 +62,26 @@ def _of_rows(rows: list[Checkpoint]) -> list[str]:
     return problems
 
 
-def _of_epochs(run: RunRow, rows: list[Checkpoint], claims: list[int], events: list[Event]) -> list[str]:
+def _of_epochs(run: RunRow, rows: list[Checkpoint], claims: list[Claim], events: list[Event]) -> list[str]:
     problems = []
-    if claims != list(range(1, len(claims) + 1)) or (run.status != "cancelled" and claims[-1:] != [run.epoch]):
-        problems.append(f"the epochs of its claims are {claims}, the run's is {run.epoch}")
+    epochs = [claim.epoch for claim in claims]
+    if epochs != list(range(1, len(claims) + 1)) or (run.status != "cancelled" and epochs[-1:] != [run.epoch]):
+        problems.append(f"the epochs of its claims are {epochs}, the run's is {run.epoch}")
     if rows and rows[-1].epoch > run.epoch:
         problems.append(f"a row has epoch {rows[-1].epoch}, the run {run.epoch}")
     if run.owner is not None:
         problems.append(f"it still has an owner: {run.owner}")
     ended = {event.epoch for event in events if event.what == "finished"}
-    # Whoever was followed by another owner without having handed the run back was killed.
-    died = [epoch for epoch in claims[:-1] if epoch not in ended]
-    if run.deaths != len(died):
+    # Whoever was followed by another owner without having handed the run back was killed; the same owner claims it
+    # again after an error of the store.
+    died = [
+        claim.epoch
+        for claim, following in pairwise(claims)
+        if claim.epoch not in ended and claim.owner != following.owner
+    ]
+    # One that was still sending the end when it was killed may have handed the run back or not.
+    unsure = {event.epoch for event in events if event.what == "finishing"}.intersection(died)
+    if not len(died) - len(unsure) <= run.deaths <= len(died):
         problems.append(f"{len(died)} owners of it were killed, it counts {run.deaths} deaths")
     return problems
 

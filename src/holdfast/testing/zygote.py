@@ -18,6 +18,7 @@ import selectors
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
@@ -64,10 +65,14 @@ class Crash(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct):
+    """``kill_after_ms``: killed at that age, wherever it is. ``loop``: "asyncio" or "uvloop"."""
+
     id: int
     folder: str
     process: int
-    crash: Crash | None
+    crash: Crash | None = None
+    kill_after_ms: float | None = None
+    loop: str = "asyncio"
 
 
 class Reply(msgspec.Struct):
@@ -104,6 +109,8 @@ class CrashingStore:
             with self._lock:
                 n = self.calls[name] = self.calls.get(name, 0) + 1
             self._maybe_die(name, n, "before")
+            if name == "commit":
+                self._ledger.write_finishing(cast("Batch", args[0]))
             result = found(*args, **kwargs)
             if name == "commit":
                 self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
@@ -180,12 +187,17 @@ def _child(target: _Target, request: Request) -> Reply:
             return await target.run(hf)
 
     try:
-        reply.result = asyncio.run(main())
+        with asyncio.Runner(loop_factory=_loop_factory(request.loop)) as runner:
+            reply.result = runner.run(main())
     except Exception as error:
         traceback.print_exc()
         reply.failed = f"{type(error).__qualname__}: {error}"
     reply.calls = dict(store.calls)
     return reply
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    return None if name == "asyncio" else cast("Any", import_module(name)).new_event_loop
 
 
 class _Server:
@@ -195,15 +207,19 @@ class _Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(0, selectors.EVENT_READ)
         self._children: dict[int, tuple[int, Request, bytearray]] = {}
+        self._kills: dict[int, float] = {}  # by the reader of a child: when it is to be killed
         self._lines = bytearray()
 
     def serve(self) -> None:
         while True:
-            for key, _ in self._selector.select():
+            due = min(self._kills.values(), default=None)
+            for key, _ in self._selector.select(None if due is None else max(0.0, due - time.monotonic())):
                 if key.fd != 0:
                     self._hear_child(key.fd)
                 elif not self._hear_parent():
                     return
+            for reader in [reader for reader, due in self._kills.items() if due <= time.monotonic()]:
+                self._kill(reader)
 
     def _hear_parent(self) -> bool:
         data = os.read(0, 65536)
@@ -222,6 +238,17 @@ class _Server:
         os.close(writer)
         self._children[reader] = (pid, request, bytearray())
         self._selector.register(reader, selectors.EVENT_READ)
+        if request.kill_after_ms is not None:
+            self._kills[reader] = time.monotonic() + request.kill_after_ms / 1000
+
+    def _kill(self, reader: int) -> None:
+        """The child is not reaped before its pipe ends, so its PID is still its own."""
+        del self._kills[reader]
+        pid, request, _ = self._children[reader]
+        os.kill(pid, signal.SIGKILL)
+        ledger = Ledger(Path(request.folder) / "ledger.jsonl", request.process)
+        ledger.write("killed", status=f"after {request.kill_after_ms} ms")
+        ledger.close()
 
     def _in_child(self, request: Request, writer: int) -> None:
         try:
@@ -257,6 +284,7 @@ class _Server:
         self._selector.unregister(fd)
         os.close(fd)
         del self._children[fd]
+        self._kills.pop(fd, None)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         reply = msgspec.json.decode(told, type=Reply) if code == 0 else Reply(request.id)
         reply.killed, reply.status = code == -signal.SIGKILL, code
