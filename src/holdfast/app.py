@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from . import branches, clock, codec, lease
 from .claiming import POLL_S
 from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, StepFailed
-from .execution import Execution, heard
+from .execution import Execution
 from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
@@ -128,7 +128,7 @@ class Holdfast:
             execution.detached = detached
             self._live[id] = execution
         _workflows[call.definition.name] = weakref.ref(call.definition)
-        execution.launch(asyncio.get_running_loop())
+        execution.launch()
         return execution
 
     def _ended(self, execution: Execution) -> None:
@@ -222,7 +222,7 @@ class Holdfast:
         while True:
             live = self._live.get(id)
             if live is not None:
-                return await asyncio.shield(heard(live.outcome))
+                return await live.heard()
             run = await self.get(id)
             if run.status == "done":
                 return run.result

@@ -200,8 +200,10 @@ def enter_thread_frame(frame: Frame) -> None:
 
 def unlabelled_task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """A task that is no branch of the run it may be created in."""
-    context = contextvars.copy_context()
-    context.run(_frame_of_thread.set, None)
+    context: contextvars.Context | None = None
+    if _frame_of_thread.get() is not None:
+        context = contextvars.copy_context()
+        context.run(_frame_of_thread.set, None)
     return asyncio.Task(coro, loop=loop, name=name, context=context)
 
 

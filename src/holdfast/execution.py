@@ -44,13 +44,6 @@ class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
-def heard(outcome: concurrent.futures.Future[T]) -> asyncio.Future[T]:
-    """An outcome to wait for here. Who waits may be cancelled before it comes; then it is not reported as lost."""
-    waiting = asyncio.wrap_future(outcome)
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return waiting
-
-
 class Execution:
     """``outcome`` holds the result, or the public error, and may be waited for from any loop."""
 
@@ -62,6 +55,7 @@ class Execution:
         self.state = state
         self.wait = wait
         self.log = RunLog(id)
+        self.loop = asyncio.get_running_loop()
         self.run: LiveRun | None = None
         self.outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.claimed: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -72,6 +66,7 @@ class Execution:
         self.inputs = call.inputs()
         self.fingerprint = codec.fingerprint(self.inputs)
         self._driver: asyncio.Task[None] | None = None
+        self._listening: dict[asyncio.Future[None], None] = {}  # who waits on this loop, in the order they came
 
     def refuse_other(self, call: Call[Any]) -> None:
         """The id is taken by other work that is live in this process."""
@@ -81,10 +76,9 @@ class Execution:
             "Nothing was changed; choose another id."
         )
 
-    def launch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        branches.install(loop)
-        self._driver = branches.unlabelled_task(loop, self._drive(), f"holdfast run {self.id}")
+    def launch(self) -> None:
+        branches.install(self.loop)
+        self._driver = branches.unlabelled_task(self.loop, self._drive(), f"holdfast run {self.id}")
         # The outcome tells it; asyncio need not report a sys.exit once more.
         self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -92,7 +86,7 @@ class Execution:
         """Wait for the outcome; if the last one waiting is cancelled, the run is unloaded first."""
         self.waiters += 1
         try:
-            return await asyncio.shield(heard(self.outcome))
+            return await self.heard()
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.detached and not self.outcome.done():
                 await self.unload()
@@ -101,7 +95,20 @@ class Execution:
             self.waiters -= 1
 
     async def gone(self) -> None:
-        await asyncio.wait({heard(self.outcome)})
+        await asyncio.wait({_elsewhere(self.outcome)})
+
+    async def heard(self) -> Any:
+        """The outcome, on any loop. Who waits may be cancelled before it comes; that is nobody else's business."""
+        if asyncio.get_running_loop() is not self.loop:
+            return await asyncio.shield(_elsewhere(self.outcome))
+        if not self.outcome.done():
+            told = self.loop.create_future()
+            self._listening[told] = None
+            try:
+                await told
+            finally:
+                del self._listening[told]
+        return self.outcome.result()
 
     async def unload(self) -> None:
         """Stop the run where it is, without recording that, and hand the lease back."""
@@ -114,7 +121,7 @@ class Execution:
             await asyncio.wait({driver})
         else:
             self.loop.call_soon_threadsafe(driver.cancel)
-            await asyncio.wait({heard(self.outcome)})
+            await asyncio.wait({_elsewhere(self.outcome)})
 
     async def _drive(self) -> None:
         try:
@@ -134,6 +141,9 @@ class Execution:
             self._resolve(self.outcome, outcome)
         finally:
             self._resolve(self.claimed)
+            for told in self._listening:
+                if not told.done():
+                    told.set_result(None)
 
     def _unloaded(self) -> Unloaded:
         return Unloaded(
@@ -412,6 +422,13 @@ class Execution:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed
             pass
+
+
+def _elsewhere(outcome: concurrent.futures.Future[T]) -> asyncio.Future[T]:
+    """An outcome to wait for on another loop than its own; nobody needs to hear of it for it not to count as lost."""
+    waiting = asyncio.wrap_future(outcome)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return waiting
 
 
 def _abandon(run: LiveRun, root: asyncio.Future[Any]) -> None:
