@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
-from warnings import warn
+from warnings import warn, warn_explicit
 
 from . import clock, codec
 from .branches import Frame, StepProgress
@@ -29,6 +29,7 @@ Execute = Callable[[Frame], Awaitable[Any]]
 BACKOFF_MAX_S = 60.0
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
+_IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def _cancelled(row: Checkpoint) -> asyncio.CancelledError:
@@ -143,15 +144,14 @@ async def _delivered(call: Invocation, row: Checkpoint) -> None:
     await _settled(run, pending)
 
 
-def _delivery(
-    call: Invocation, row: Checkpoint, pending: Pending, change: dict[str, Any] | None = None
-) -> Callable[[], None]:
+def _delivery(call: Invocation, row: Checkpoint, pending: Pending, *, changed: bool = True) -> Callable[[], None]:
     run, frame = call.frame.run, call.frame
 
     def deliver() -> None:
         error: BaseException | None = None
         try:
-            ops = change if change is not None else decode_change(row).step
+            # Live from the row too: what the step left in the state may be in others' hands, and change meanwhile.
+            ops = decode_change(row).step if changed else None
             if ops:
                 frame.view.apply(ops, row.seq)
         except StateConflict as conflict:
@@ -237,6 +237,8 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
             raise
         # The workflow's own code cancelled the call: that is history, and stays so.
         row.status, value, failure, change = "cancelled", None, None, None
+    else:
+        _warn_of_changed_inputs(call, inputs)
     finally:
         run.call_ended(task)
     if failure is not None:
@@ -246,7 +248,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     row.tokens, row.usd = progress.tokens, progress.usd
     pending = run.pending()
     try:
-        run.record(row, change, _delivery(call, row, pending, change or {}))
+        run.record(row, change, _delivery(call, row, pending, changed=bool(change)))
     except CodecError:
         run.settled(pending)
         raise
@@ -282,6 +284,9 @@ async def _attempts(
             run.check()
             where = f"the result of step {definition.name!r}"
             row.result = codec.encode(value, definition.result_types, where, root=definition.name)
+            if type(value) not in _IMMUTABLE:
+                # The first time as every other time: a value of its own, whatever else still holds the step's.
+                value = codec.decode(row.result, definition.result_types, where, root=definition.name)
             return value, None, view.change()
         except CodecError:
             raise  # a mistake in the program, told where it is made and not recorded as history
@@ -298,6 +303,28 @@ async def _attempts(
         run.check()
         run.records.try_anew(scope)
     raise AssertionError("a step has at least one attempt")
+
+
+def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:
+    """A recall gives back what the step returned; what it did to its arguments, it does not."""
+    definition = call.definition
+    if all(type(each) in _IMMUTABLE for each in (*call.args, *call.kwargs.values())):
+        return
+    try:
+        after = definition.encode_inputs(call.args, call.kwargs)
+    except CodecError:
+        after = b""
+    if after == inputs:
+        return
+    code, seen = definition.code, definition.function.__globals__.setdefault("__warningregistry__", {})
+    warn_explicit(
+        f"run {call.frame.run.id!r}: the arguments of step {definition.name!r} were changed while it ran, and a resume "
+        "would recall its result without that change. Return what is new, or keep it in holdfast.state.",
+        NotRecorded,
+        code.co_filename,
+        code.co_firstlineno,
+        registry=seen,
+    )
 
 
 async def _within(seconds: float, body: Awaitable[Any]) -> Any:

@@ -139,6 +139,32 @@ def test_overlapping_steps_lose_nothing_where_the_state_was_empty(url: str, nest
     asyncio.run(program())
 
 
+def test_what_others_do_to_a_value_before_it_is_delivered_is_no_part_of_it(url: str) -> None:
+    """The row holds the value as it was when the step ended, and so must the live state."""
+    shared = [1]
+    ended = asyncio.Event()
+
+    @step
+    async def keep() -> None:
+        holdfast.state["kept"] = shared
+        ended.set()
+
+    async def others() -> None:
+        await ended.wait()
+        shared.append(2)
+
+    @workflow(version="1")
+    async def plan() -> list[int]:
+        await asyncio.gather(keep(), others())
+        return list(holdfast.state["kept"])
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(plan(), id="a") == [1]
+
+    asyncio.run(program())
+
+
 def test_changes_are_applied_when_the_outcome_is_delivered(url: str) -> None:
     @workflow(version="1")
     async def plan() -> None:
