@@ -75,8 +75,8 @@ class Session:
             if each.checksum != each.compute_checksum():
                 raise CodecError(
                     f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content. It "
-                    "was changed or damaged since it was written; it is kept as it is. Restore the store from a backup, or "
-                    "open a session under a new id."
+                    "was changed or damaged since it was written; it is kept as it is. Restore the store from a "
+                    "backup, or open a session under a new id."
                 )
         return replay(initial, rows)
 

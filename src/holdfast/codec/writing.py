@@ -99,7 +99,8 @@ def _written(value: Any, types: Types | None, where: str, root: str) -> bytes:
         reason, path = refused.reason, root + "".join(reversed(refused.path))
     except (RecursionError, ValueError) as error:
         reason = f"cannot be written: {error}"
-    raise CodecError(f"{where} cannot be stored: {'it' if path == root else path} {reason}.", path=path)
+    what = "it" if path == root and "[" not in root else path
+    raise CodecError(f"{where} cannot be stored: {what} {reason}.", path=path)
 
 
 class _Refused(Exception):
