@@ -229,6 +229,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     if run.observer is not None:
         run.observer("began", run, row)
     run.call_began(task)
+    run.in_flight[id(row)] = row
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
     except asyncio.CancelledError:
@@ -238,6 +239,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         row.status, value, failure, change = "cancelled", None, None, None
     finally:
         run.call_ended(task)
+        del run.in_flight[id(row)]
     if failure is not None:
         row.status = "failed"
         row.result = codec.encode(_describe(failure), codec.Types.none, "a failure")

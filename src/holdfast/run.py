@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _REFUSALS_MAX = 100
+_TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
@@ -253,6 +254,8 @@ class LiveRun:
         self._names: dict[str, Any] = {}
         self._pendings: set[Pending] = set()
         self._calls: dict[asyncio.Task[Any], int] = {}  # tasks inside a step call, how deep
+        self.in_flight: dict[int, Checkpoint] = {}
+        self._told = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
@@ -291,6 +294,17 @@ class LiveRun:
             self._calls[task] = left
         else:
             del self._calls[task]
+
+    def told_anew(self) -> bytes | None:
+        """What is in flight, for those who look from outside; None if that is what was told last. Asked by the
+        heartbeat, on its thread."""
+        flying = list(self.in_flight.values())
+        steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
+        told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+        if told == self._told:
+            return None
+        self._told = told
+        return told
 
     # -- stopping ------------------------------------------------------------------------------------------
 
