@@ -206,6 +206,7 @@ def test_what_is_in_flight_now_is_shown_until_now() -> None:
 def test_a_heartbeat_tells_what_is_in_flight() -> None:
     async def main() -> None:
         began, go = asyncio.Event(), asyncio.Event()
+        late, end = asyncio.Event(), asyncio.Event()
 
         @step
         async def hold(number: int) -> int:
@@ -214,9 +215,15 @@ def test_a_heartbeat_tells_what_is_in_flight() -> None:
             await go.wait()
             return number
 
+        @step
+        async def last() -> None:
+            late.set()
+            await end.wait()
+
         @workflow(version="1")
         async def many() -> None:
             await asyncio.gather(*(hold(k) for k in range(10)))
+            await last()
 
         async with holdfast.open("memory://") as hf:
             running = asyncio.create_task(hf.run(many(), id="a"))
@@ -233,6 +240,9 @@ def test_a_heartbeat_tells_what_is_in_flight() -> None:
             written = row.doing
             assert await told(hf) is written, "what has not changed is not written again"
             go.set()
+            await late.wait()
+            assert codec.decode(await told(hf) or b"", codec.Types.none, "what is in flight")[0] == 1
+            end.set()
             await running
 
     async def told(hf: holdfast.Holdfast) -> bytes | None:
