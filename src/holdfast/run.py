@@ -300,7 +300,10 @@ class LiveRun:
         heartbeat, on its thread."""
         flying = list(self.in_flight.values())
         steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
-        told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+        try:
+            told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+        except CodecError:  # a name that no text can hold: the step itself will say so when it is recorded
+            return None
         if told == self._told:
             return None
         self._told = told

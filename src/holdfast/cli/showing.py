@@ -34,8 +34,8 @@ class Shown:
         self.row = row
         self.rows = hf._store.load(row.no)
         self.now_ms = hf._store.now_ms()
-        self.entry = entry_of(row, hf._store.spent([row.no])[row.no], self.now_ms)
         self.spent = hf._store.spent([row.no])[row.no]
+        self.entry = entry_of(row, self.spent, self.now_ms)
         self.failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
         self.processes = processes_of(
             row,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from holdfast import codec, lease
-from holdfast.errors import HoldfastError
+from holdfast.errors import CodecError, HoldfastError
 from holdfast.run import enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow
@@ -116,7 +116,10 @@ def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:
     recorded = max((_ended_ms(row) for row in process.rows), default=0)
     process.ended_ms = max(process.began_ms, seen_ms, recorded)
     if doing:
-        number, steps = codec.decode(doing, codec.Types.none, "what is in flight")
+        try:
+            number, steps = codec.decode(doing, codec.Types.none, "what is in flight")
+        except CodecError:
+            return  # the rest of the record is worth reading all the same
         done = {(row.name, row.scope, row.started_ms) for row in process.rows}  # since it was told
         process.flying = [each for each in (Flying(*step) for step in steps) if each[:3] not in done]
         process.flying_more = number - len(steps)
