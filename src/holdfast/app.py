@@ -252,7 +252,7 @@ class Holdfast:
                 if self._journal_now is None or self._journal_now.failed:
                     gone, self._journal_now = (
                         self._journal_now,
-                        Journal(self._store, self.owner, _teller(self)),
+                        Journal(self._store, self.owner, _teller(self), _asker(self)),
                     )
                     if self._finalizer is not None:
                         self._finalizer.detach()
@@ -277,6 +277,11 @@ class Holdfast:
             execution.renewed(held, began, deadline)
         for session in list(self._sessions.values()):
             session.renewed(held, began, deadline)
+
+    def _doing(self) -> dict[int, bytes]:
+        """By number of the run: what it has in flight, where that is not what was told before."""
+        runs = [execution.run for execution in list(self._live.values()) if execution.run is not None]
+        return {run.no: told for run in runs if (told := run.told_anew()) is not None}
 
     async def aclose(self) -> None:
         """Unload what still runs, commit what is queued, close the store."""
@@ -385,6 +390,16 @@ def _teller(hf: Holdfast) -> Callable[[set[int] | None, float, float], None]:
             hf._renewed(held, began, deadline)
 
     return tell
+
+
+def _asker(hf: Holdfast) -> Callable[[], dict[int, bytes]]:
+    there = weakref.ref(hf)
+
+    def ask() -> dict[int, bytes]:
+        hf = there()
+        return {} if hf is None else hf._doing()
+
+    return ask
 
 
 def _shut(journal: Journal, store: Store) -> None:

@@ -212,9 +212,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
-    outermost = task not in run.calls
-    if outermost:
-        run.calls.add(task)
+    run.in_flight[id(row)] = row, task
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
     except asyncio.CancelledError:
@@ -225,8 +223,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     else:
         _warn_of_changed_inputs(call, inputs)
     finally:
-        if outermost:
-            run.calls.discard(task)
+        del run.in_flight[id(row)]
     if failure is not None:
         row.status = "failed"
         row.result = Failure.of_step(failure).encode()

@@ -144,10 +144,17 @@ class _Port:
 class Journal:
     """The committer thread of one ``Holdfast``, and the heartbeat of its leases."""
 
-    def __init__(self, store: Store, owner: str, renewed: Callable[[set[int] | None, float, float], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        renewed: Callable[[set[int] | None, float, float], None],
+        doing: Callable[[], dict[int, bytes]],
+    ) -> None:
         self.store = store
         self.owner = owner
         self._renewed = renewed
+        self._doing = doing  # what has changed, by run, of what is in flight: it goes along with the leases
         self._queue: SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
         self._last_size = 0
@@ -299,7 +306,8 @@ class Journal:
     def _renew(self) -> None:
         began = clock.monotonic()
         try:
-            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS) if self._failed is None else None
+            alive = self._failed is None
+            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, doing=self._doing()) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
         self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .branches import Frame
 
 _REFUSALS_MAX = 100
+_TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
@@ -76,7 +77,8 @@ class LiveRun:
         self._seq = self.recorded_until
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
-        self.calls: set[asyncio.Task[Any]] = set()  # tasks inside a step call
+        self.in_flight: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # the steps executing, and in which task
+        self._told = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
@@ -105,6 +107,20 @@ class LiveRun:
             task.exception()  # hf.run tells what stopped the run; asyncio need not report it once more
         self.tasks -= 1
         self.delivery.stir()
+
+    def told_anew(self) -> bytes | None:
+        """What is in flight, for those who look from outside; None if that is what was told last. Asked by the
+        heartbeat, on its thread."""
+        flying = [row for row, _ in list(self.in_flight.values())]
+        steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
+        try:
+            told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+        except CodecError:  # a name that no text can hold: the step itself will say so when it is recorded
+            return None
+        if told == self._told:
+            return None
+        self._told = told
+        return told
 
     # -- stopping ------------------------------------------------------------------------------------------
 
@@ -152,7 +168,7 @@ class LiveRun:
             current = asyncio.current_task()
         except RuntimeError:
             pass
-        for task in list(self.calls):
+        for task in {task for _, task in self.in_flight.values()}:
             if task is not current:
                 task.cancel()
 

@@ -21,7 +21,7 @@ _COMMANDS = {
     "run": "holdfast.cli.running",
     "resume": "holdfast.cli.running",
     "list": "holdfast.cli.looking",
-    "show": "holdfast.cli.looking",
+    "show": "holdfast.cli.showing",
     "cancel": "holdfast.cli.ending",
 }
 

@@ -42,7 +42,7 @@ class Progress:
         self._running: dict[int, tuple[LiveRun, Checkpoint, float]] = {}
         self._lines: Counter[tuple[str, str]] = Counter()
         self._began = self._tallied = time.monotonic()
-        self._signs = _signs(target.encoding)
+        self._signs = signs(target.encoding)
         self._spinner = Spinner("dots" if self._signs is SIGNS else "line")
 
     def __call__(self, event: str, run: LiveRun, row: Checkpoint) -> None:
@@ -169,7 +169,7 @@ _ASCII = {
 }
 
 
-def _signs(encoding: str) -> dict[str, tuple[str, str]]:
+def signs(encoding: str) -> dict[str, tuple[str, str]]:
     try:
         "".join(sign for sign, _ in SIGNS.values()).encode(encoding)
     except (UnicodeEncodeError, LookupError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from holdfast.store.protocol import (
     Batch,
@@ -97,7 +97,7 @@ class MemoryStore:
         for finish in finishes:
             if run.owner is not None:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
-                run.owner, run.lease_until_ms, run.updated_ms = None, 0, self.now_ms()
+                run.owner, run.lease_until_ms, run.updated_ms, run.doing = None, 0, self.now_ms(), None
         return True
 
     def get(self, id: str) -> RunRow | None:
@@ -135,18 +135,29 @@ class MemoryStore:
             if row is None or row.epoch != epoch or row.status in ("done", "cancelled"):
                 return None
             now = self.now_ms()
+            claim = Claim(
+                run_no=run_no,
+                epoch=epoch + 1,
+                owner=owner,
+                claimed_ms=now,
+                found="died" if died else row.status,
+                seen_ms=row.updated_ms if row.owner is None else row.lease_until_ms - ttl_ms,
+                doing=row.doing,
+            )
             row.epoch += 1
+            row.doing = None
             row.owner, row.status = owner, "running"
             row.lease_until_ms, row.updated_ms = now + ttl_ms, now
             row.deaths += died
-            self._data.claims[run_no].append(Claim(run_no=run_no, epoch=row.epoch, owner=owner, claimed_ms=now))
+            self._data.claims[run_no].append(claim)
             return copy.copy(row)
 
-    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
         with self._data.lock:
             held = {no for no, row in self._data.runs.items() if row.owner == owner}
             for no in held:
-                self._data.runs[no].lease_until_ms = self.now_ms() + ttl_ms
+                run = self._data.runs[no]
+                run.lease_until_ms, run.doing = self.now_ms() + ttl_ms, doing.get(no, run.doing)
             return held
 
     def cancel(self, id: str) -> RunRow | None:
@@ -158,7 +169,7 @@ class MemoryStore:
             if row.status not in ("done", "cancelled"):
                 row.epoch += 1
                 row.status, row.owner, row.lease_until_ms = "cancelled", None, 0
-                row.updated_ms = self.now_ms()
+                row.updated_ms, row.doing = self.now_ms(), None
             return copy.copy(row)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import chain
@@ -145,23 +145,21 @@ class SQLiteStore:
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
         def take(db: apsw.Connection) -> RunRow | None:
             now = self.now_ms()
-            given = {"no": run_no, "epoch": epoch, "owner": owner, "until_ms": now + ttl_ms, "now_ms": now}
-            found = db.execute(QUERIES["claim"], {**given, "died": int(died)}).fetchall()
-            if not found:
-                return None
-            row = _run_row(found[0])
-            _bulk(db, "record_claims", [(run_no, row.epoch, owner, now)])
-            return row
+            given = {"no": run_no, "epoch": epoch, "owner": owner, "died": int(died), "now_ms": now}
+            db.execute(QUERIES["record_takeover"], {**given, "ttl_ms": ttl_ms})
+            found = db.execute(QUERIES["claim"], {**given, "until_ms": now + ttl_ms}).fetchall()
+            return _run_row(found[0]) if found else None
 
         return self._write(lambda db: _in_transaction(db, lambda: take(db)))
 
-    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
         def prolong(db: apsw.Connection) -> set[int]:
+            _bulk(db, "tell", [(no, owner, what) for no, what in doing.items()])
             given = {"owner": owner, "until_ms": self.now_ms() + ttl_ms}
             found: list[Any] = db.execute(QUERIES["renew"], given).fetchall()
             return {no for (no,) in found}
 
-        return self._write(prolong)
+        return self._write(lambda db: _in_transaction(db, lambda: prolong(db)))
 
     def cancel(self, id: str) -> RunRow | None:
         def end(db: apsw.Connection) -> RunRow | None:
@@ -201,7 +199,7 @@ class SQLiteStore:
 
     def claims(self, run_no: int) -> list[Claim]:
         found = self._ask(QUERIES["claims"], {"run_no": run_no})
-        return [Claim(run_no=r[0], epoch=r[1], owner=r[2], claimed_ms=r[3]) for r in found]
+        return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
 
     # -- connections ---------------------------------------------------------------------------------------
 

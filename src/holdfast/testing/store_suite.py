@@ -385,10 +385,10 @@ class StoreSuite:
         assert store.claim(run.no, 1, owner="late", ttl_ms=700, died=True) is None
         row = store.claim(run.no, 2, owner="third", ttl_ms=700, died=False)
         assert row is not None and (row.deaths, row.epoch) == (1, 3)
-        assert [(c.epoch, c.owner, c.claimed_ms) for c in store.claims(run.no)] == [
-            (1, "me", clock.now - 10),
-            (2, "other", clock.now),
-            (3, "third", clock.now),
+        assert [(c.epoch, c.owner, c.claimed_ms, c.found) for c in store.claims(run.no)] == [
+            (1, "me", clock.now - 10, ""),
+            (2, "other", clock.now, "died"),
+            (3, "third", clock.now, "running"),
         ]
 
     @pytest.mark.parametrize("status", ["done", "cancelled"])
@@ -439,6 +439,33 @@ class StoreSuite:
         claim(store, b, owner="other")
         assert store.renew("me", ttl_ms=500) == set()
         assert store.renew("nobody", ttl_ms=500) == set()
+
+    def test_what_an_owner_has_in_flight_goes_with_its_lease(self, store: Store, clock: Clock) -> None:
+        mine, told, lost = create(store, "a", "b", owner="me") + create(store, "c", owner="other")
+        assert store.renew("me", ttl_ms=500, doing={told.no: b"x", lost.no: b"x"}) == {mine.no, told.no}
+        assert store.renew("me", ttl_ms=500) == {mine.no, told.no}
+        rows = [store.get(id) for id in "abc"]
+        assert [row and row.doing for row in rows] == [None, b"x", None], "it stays until something else is told"
+        store.renew("me", ttl_ms=500, doing={mine.no: b"y", told.no: b"z"})
+        clock.now += 400
+        taken = claim(store, told, ttl_ms=500)
+        assert taken is not None and taken.doing is None
+        (_, second) = store.claims(told.no)
+        assert (second.doing, second.seen_ms, second.claimed_ms) == (b"z", clock.now - 400, clock.now)
+        finish(store, mine)
+        row = store.get("a")
+        assert row is not None and row.doing is None
+        store.renew("other", ttl_ms=500, doing={lost.no: b"x"})
+        cancelled = store.cancel("c")
+        assert cancelled is not None and cancelled.doing is None
+
+    def test_a_claim_tells_when_the_owner_before_let_go(self, store: Store, clock: Clock) -> None:
+        (run,) = create(store, "a")
+        clock.now += 5
+        finish(store, run, "failed")
+        clock.now += 10
+        claim(store, run)
+        assert [(c.found, c.seen_ms) for c in store.claims(run.no)] == [("", 0), ("failed", clock.now - 10)]
 
     @pytest.mark.parametrize("before", ["running", "failed", "waiting"])
     def test_cancelling_fences_the_owner(self, store: Store, clock: Clock, before: str) -> None:

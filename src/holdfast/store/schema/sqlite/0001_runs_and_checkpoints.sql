@@ -22,7 +22,8 @@ CREATE TABLE run (
     inputs BLOB NOT NULL,
     state BLOB,
     result BLOB,
-    error BLOB
+    error BLOB,
+    doing BLOB
 );
 CREATE UNIQUE INDEX run_id ON run (id);
 CREATE INDEX run_status ON run (status);
@@ -62,5 +63,8 @@ CREATE TABLE claim (
     epoch INTEGER NOT NULL,
     owner TEXT NOT NULL,
     claimed_ms INTEGER NOT NULL,
+    found TEXT NOT NULL,
+    seen_ms INTEGER NOT NULL,
+    doing BLOB,
     PRIMARY KEY (run_no, epoch)
 ) WITHOUT ROWID;
