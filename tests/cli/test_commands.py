@@ -303,7 +303,8 @@ def test_show_tells_which_process_made_each_checkpoint(terminal: Terminal) -> No
     assert "pages=3" in shown
     timeline = [" ".join(re.sub("[━┃┏┗┊]", "", line).split()) for line in shown.partition("\n\n")[2].splitlines()]
     told = [re.sub(r"^([\d.]+ (ms|s) )?|\b[\d.]+ (ms|s)\b", "", line).strip() for line in timeline]
-    assert told == [
+    # On a slow machine there was a heartbeat before the end, and it told of the step that was cut off.
+    assert [line for line in told if not line.startswith("▸ hold")] == [
         f"pid {first.pid} started",
         "1 ✓ parse  app_id=A → Doc(pages=3)",
         "✗ died some time after this",
