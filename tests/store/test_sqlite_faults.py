@@ -413,6 +413,52 @@ def test_a_commit_after_a_failed_sync_writes_its_pages_again(tmp_path: Path, dis
     store.close()
 
 
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed(
+    tmp_path: Path, disk: Disk, size: int
+) -> None:
+    """Whoever opens it next reads the failed commit from the page cache; only what is written again is on the disk."""
+    store = with_run(tmp_path / "a.db", disk.name)
+    append(store, checkpoint(1, 1))
+    disk.fail["sync"] = apsw.IOError
+    with pytest.raises(StoreError):
+        append(store, checkpoint(1, 2, result=bytes(size)))
+    store.close()
+    assert (tmp_path / "a.db-unsynced").exists()
+    with pytest.raises(StoreError, match="could not be read or written"):
+        SQLiteStore(tmp_path / "a.db", vfs=disk.name).get("a")
+    disk.fail.clear()
+    store = SQLiteStore(tmp_path / "a.db", vfs=disk.name)
+    found = [row.seq for row in store.load(1)]
+    append(store, checkpoint(1, found[-1] + 1))
+    assert found_after_power_cut(disk, tmp_path / "cut") == [*found, found[-1] + 1]
+    assert not (tmp_path / "a.db-unsynced").exists()
+    store.close()
+
+
+def test_a_log_that_another_process_has_open_is_left_to_it(tmp_path: Path) -> None:
+    """Its owner knows how much of it stands, and may be writing to it."""
+    script = (
+        "import sys, apsw; db = apsw.Connection(sys.argv[1]); db.execute('PRAGMA user_version').fetchall(); "
+        "print(1, flush=True); input()"
+    )
+    path, log = tmp_path / "a.db", tmp_path / "a.db-wal"
+    store = with_run(path)
+    append(store, checkpoint(1, 1))
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        store.close()
+        sqlite_file.doubt_log(str(path))
+        before = log.stat()
+        store = SQLiteStore(path)
+        assert [row.seq for row in store.load(1)] == [1]
+        assert (log.stat().st_size, log.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        store.close()
+        other.communicate(b"\n")
+
+
 def test_a_short_write(tmp_path: Path, disk: Disk) -> None:
     store = with_run(tmp_path / "a.db", disk.name)
     append(store, checkpoint(1, 1))

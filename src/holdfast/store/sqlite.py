@@ -24,7 +24,7 @@ from msgspec.structs import astuple, replace
 from holdfast.errors import StoreError
 from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
 from holdfast.store.queries import QUERIES
-from holdfast.store.sqlite_file import explain, open_file
+from holdfast.store.sqlite_file import doubt_log, explain, open_file, settle_log
 
 T = TypeVar("T")
 
@@ -209,8 +209,9 @@ class SQLiteStore:
             try:
                 return work(self._writer or self._open_writer())
             except apsw.Error as error:
+                told = self._explained(error)
                 self._give_up_writer()
-                raise explain(self.path, error) from error
+                raise told from error
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
@@ -242,10 +243,16 @@ class SQLiteStore:
                     self._reader = self._open(writing=False)
                 return self._reader.execute(text, given).fetchall()
             except (apsw.Error, ValueError) as error:
+                told = self._explained(error)
                 failed, self._reader = self._reader, None
                 if failed is not None:
                     _abandon(failed)
-                raise explain(self.path, error) from error
+                raise told from error
+
+    def _explained(self, error: Exception) -> StoreError:
+        if isinstance(error, (apsw.IOError, apsw.FullError)):
+            doubt_log(self.path)  # before the last connection that knows better is closed
+        return explain(self.path, error)
 
     def _open(self, *, writing: bool) -> apsw.Connection:
         if self._pid < 0:
@@ -255,6 +262,8 @@ class SQLiteStore:
                 "process anew (multiprocessing: spawn)."
             )
         self._pid = os.getpid()
+        if not (self._writer or self._reader or self._failed):
+            settle_log(self.path, self._vfs)
         db = open_file(self.path, writing=writing, verify=not self._verified, vfs=self._vfs)
         self._verified = True
         return db

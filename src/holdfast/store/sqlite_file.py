@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ BUSY_MS = 30_000
 APPLICATION_ID = 0x48465354
 # As many texts as there are sizes of batches (see ``sqlite.SIZES``), and room for everything else.
 _STATEMENTS = 160
+_ALONE_MS = 10  # two processes that both look whether they are alone must not both take the other for an owner
+_PIECE = 1 << 16  # bytes; SQLite writes at most 128 KiB at a time
 
 _MIGRATION_TABLE = """
 CREATE TABLE IF NOT EXISTS migration (
@@ -45,6 +48,57 @@ def open_file(path: str, *, writing: bool, verify: bool, vfs: str | None = None)
         db.close()
         raise
     return db
+
+
+def _doubt(path: str) -> Path:
+    return Path(f"{path}-unsynced")
+
+
+def doubt_log(path: str) -> None:
+    """Leave word beside the file that the end of its log may not have reached the disk.
+
+    After a failed fsync those pages may be in the page cache alone, where the kernel takes them for clean: no later
+    fsync writes them. While a connection of this process is open the next commit writes over them. But if all end,
+    SQLite reads them, goes on behind them, and a power cut takes everything behind the hole. The word need not be
+    durable: a power cut takes those pages along with it.
+    """
+    with suppress(OSError):
+        _doubt(path).touch()
+
+
+def settle_log(path: str, vfs: str | None = None) -> None:
+    """If the log is in doubt and nobody has it open, write it to the disk once more before it is believed."""
+    doubt, log = _doubt(path), Path(f"{path}-wal")
+    if not doubt.exists():
+        return
+    if log.exists() and log.stat().st_size:
+        db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, vfs)
+        try:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            db.set_busy_timeout(_ALONE_MS)
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            try:
+                db.execute("PRAGMA user_version").fetchall()  # it is locked by the first read
+            except apsw.BusyError:
+                return  # whoever has it open knows how much of the log stands
+            _write_anew(str(log), vfs)
+        finally:
+            db.close()
+    with suppress(OSError):
+        doubt.unlink()
+
+
+def _write_anew(log: str, vfs: str | None) -> None:
+    # Opened as SQLite would create it, so that its first sync is one of the folder too.
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_WAL
+    file = apsw.VFSFile(vfs or "", log, [flags, 0])
+    try:
+        size = file.xFileSize()
+        for start in range(0, size, _PIECE):
+            file.xWrite(file.xRead(min(_PIECE, size - start), start), start)
+        file.xSync(apsw.SQLITE_SYNC_FULL)
+    finally:
+        file.xClose()
 
 
 def _look(db: apsw.Connection) -> tuple[bool, int, bool]:

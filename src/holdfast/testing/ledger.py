@@ -21,7 +21,8 @@ from holdfast.store import Batch, Checkpoint, Committed
 
 class Event(msgspec.Struct, omit_defaults=True):
     """``what``: "began" (the body of a step), "acked" (its outcome reached the workflow), "committed" (a row; the store
-    said so), "finished" (a run's end or handing back; the store said so), "killed" (this process, at a crash point)."""
+    said so), "finishing" (a run's end or handing back is sent to the store), "finished" (the store said so), "killed"
+    (this process)."""
 
     process: int
     what: str
@@ -49,6 +50,11 @@ class Ledger:
         if what == "executed":
             given = {"place": place_of(row), "seq": row.seq, "status": row.status}
             self.write("acked", run_no=run.no, epoch=run.epoch, **given)
+
+    def write_finishing(self, batch: Batch) -> None:
+        """Whether it stands is unknown if the store does not come to answer."""
+        for end in batch.finishes:
+            self.write("finishing", run_no=end.run_no, epoch=end.epoch, status=end.status)
 
     def write_commit(self, batch: Batch, committed: Committed) -> None:
         """What the store acknowledged."""

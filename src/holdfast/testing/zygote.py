@@ -109,6 +109,8 @@ class CrashingStore:
             with self._lock:
                 n = self.calls[name] = self.calls.get(name, 0) + 1
             self._maybe_die(name, n, "before")
+            if name == "commit":
+                self._ledger.write_finishing(cast("Batch", args[0]))
             result = found(*args, **kwargs)
             if name == "commit":
                 self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
