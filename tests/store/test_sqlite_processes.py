@@ -115,7 +115,9 @@ def test_what_a_killed_process_acknowledged_is_there(tmp_path: Path) -> None:
     for writer in writers:
         writer.send_signal(signal.SIGKILL)
     for run, writer, line in zip(runs, writers, first, strict=True):
-        acknowledged = int((line + writer.communicate()[0]).split()[-1])
+        assert writer.stdout is not None
+        acknowledged = int((line + writer.stdout.read()).split()[-1])
+        writer.wait()
         found = numbers(store, run)
         assert found == list(range(1, len(found) + 1)) and len(found) % 3 == 0
         assert acknowledged <= len(found) <= acknowledged + 3 and acknowledged > 0
@@ -132,7 +134,8 @@ def test_a_takeover_from_another_process_fences(tmp_path: Path) -> None:
     writer.stdout.readline()
     assert claim(store, run) is not None
     loaded = numbers(store, run)
-    out, _ = writer.communicate(timeout=30)
+    out = writer.stdout.read()
+    writer.wait()
     assert numbers(store, run) == loaded, "nothing came after the takeover"
     assert int((out.split() or ["3"])[-1]) == len(loaded)
     store.close()
