@@ -18,7 +18,7 @@ import apsw
 import pytest
 
 from holdfast.errors import StoreError
-from holdfast.store import Batch, open_store, sqlite_file
+from holdfast.store import Batch, open_store, sqlite_file, sqlite_log
 from holdfast.store.queries import QUERIES, Migration, read_migrations
 from holdfast.store.sqlite import SQLiteStore, _text
 from holdfast.testing.store_suite import append, checkpoint, create, numbers, run_row
@@ -424,6 +424,7 @@ def test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed(
     with pytest.raises(StoreError):
         append(store, checkpoint(1, 2, result=bytes(size)))
     store.close()
+    assert (tmp_path / "a.db-unsynced").exists()
     with pytest.raises(StoreError, match="could not be read or written"):
         SQLiteStore(tmp_path / "a.db", vfs=disk.name).get("a")
     disk.fail.clear()
@@ -431,6 +432,7 @@ def test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed(
     found = [row.seq for row in store.load(1)]
     append(store, checkpoint(1, found[-1] + 1))
     assert found_after_power_cut(disk, tmp_path / "cut") == [*found, found[-1] + 1]
+    assert not (tmp_path / "a.db-unsynced").exists()
     store.close()
 
 
@@ -448,6 +450,7 @@ def test_a_log_that_another_process_has_open_is_left_to_it(tmp_path: Path) -> No
         assert other.stdout is not None
         other.stdout.readline()
         store.close()
+        sqlite_log.doubt_log(str(path))
         before = log.stat()
         store = SQLiteStore(path)
         assert [row.seq for row in store.load(1)] == [1]

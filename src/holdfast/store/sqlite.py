@@ -25,7 +25,7 @@ from holdfast.errors import StoreError
 from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
 from holdfast.store.queries import QUERIES
 from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
-from holdfast.store.sqlite_log import write_log_anew
+from holdfast.store.sqlite_log import doubt_log, settle_log
 
 T = TypeVar("T")
 
@@ -208,8 +208,9 @@ class SQLiteStore:
             try:
                 return work(self._writer or self._open_writer())
             except apsw.Error as error:
+                told = self._explained(error)
                 self._give_up_writer()
-                raise explain(self.path, error) from error
+                raise told from error
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
@@ -246,10 +247,16 @@ class SQLiteStore:
                     self._reader = None
                 return found
             except (apsw.Error, ValueError) as error:
+                told = self._explained(error)
                 failed, self._reader = self._reader, None
                 if failed is not None:
                     _abandon(failed)
-                raise explain(self.path, error) from error
+                raise told from error
+
+    def _explained(self, error: Exception) -> StoreError:
+        if isinstance(error, (apsw.IOError, apsw.FullError)):
+            doubt_log(self.path)  # before the last connection that knows better is closed
+        return explain(self.path, error)
 
     def _open_reader(self) -> apsw.Connection | None:
         """None as long as there is nothing to read: whoever only looks makes no file."""
@@ -267,7 +274,7 @@ class SQLiteStore:
             )
         self._pid = os.getpid()
         if not (self._writer or self._reader or self._failed):
-            write_log_anew(self.path, self._vfs)
+            settle_log(self.path, self._vfs)
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:
