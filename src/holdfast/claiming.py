@@ -87,7 +87,9 @@ class Claiming:
                 )
             if not waited:
                 waited = True
-                log.info("run %s: owned by %s, waiting for it", before.id, lease.process_of(before.owner or ""))
+                # A warning, because a terminal that shows nothing else would seem to hang.
+                owner = lease.process_of(before.owner or "")
+                log.warning("run %s: %s advances it now, waiting for it to end", before.id, owner)
             await clock.sleep(POLL_S)
 
     async def _found(self) -> RunRow:
