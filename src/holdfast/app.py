@@ -21,7 +21,7 @@ from .logs import RunLog
 from .records import Checkpoint, Run, checkpoint_of, run_of
 from .session import Session
 from .store import Store, open_store
-from .workflow import Call
+from .workflow import Call, no_call
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -109,9 +109,7 @@ class Holdfast:
         self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
     ) -> Execution:
         if not isinstance(call, Call):
-            raise TypeError(
-                f"expected a call of a workflow, such as review(…) or, for a plain def, review.bind(…); got {call!r}"
-            )
+            raise TypeError(no_call(call))
         call.take()  # also where it is refused below: that is told by an error already
         if not isinstance(id, str) or not id.strip() or not id.isprintable():
             raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
