@@ -76,8 +76,8 @@ class Bulletin:
         self._bytes = 0
         self._n = 0
         self._dropped = 0
-        self._segments: deque[int] = deque([0])  # the number that each of those kept begins behind
-        self._segment_bytes = 0
+        self._segments: deque[tuple[int, int]] = deque()  # of those kept in the store, the last number and the bytes
+        self._kept_bytes = self._segment_bytes = 0
 
     def add(self, told: Told) -> bool:
         """Whether it is the first one since they were taken, so that the journal has to be told of it."""
@@ -109,11 +109,12 @@ class Bulletin:
             news.forget = 0  # the first of this epoch: those of the last but one go
         self._segment_bytes += len(data) + _ROW_BYTES
         if self._segment_bytes >= _SEGMENT_BYTES:
+            self._segments.append((self._n, self._segment_bytes))
+            self._kept_bytes += self._segment_bytes
             self._segment_bytes = 0
-            self._segments.append(self._n)
-            if len(self._segments) > KEPT_BYTES // _SEGMENT_BYTES + 1:
-                self._segments.popleft()
-                news.forget = self._segments[0]
+            while self._kept_bytes - self._segments[0][1] >= KEPT_BYTES:
+                news.forget, size = self._segments.popleft()
+                self._kept_bytes -= size
         return news
 
 

@@ -61,8 +61,8 @@ PLANTED = [
     Plant(
         "what is kept has no bound",
         "src/holdfast/news.py",
-        "                news.forget = self._segments[0]\n",
-        "                pass\n",
+        "                news.forget, size = self._segments.popleft()\n",
+        "                _, size = self._segments.popleft()\n",
         [WATCHER + "test_what_is_kept_is_bounded"],
     ),
     Plant(

@@ -22,6 +22,7 @@ _COMMANDS = {
     "resume": "holdfast.cli.running",
     "list": "holdfast.cli.looking",
     "show": "holdfast.cli.looking",
+    "watch": "holdfast.cli.watching",
     "cancel": "holdfast.cli.ending",
 }
 
