@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import branches, clock, codec, lease
@@ -18,9 +18,10 @@ from .execution import Execution
 from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
-from .records import Checkpoint, Run, checkpoint_of, run_of
+from .records import Checkpoint, Event, Run, checkpoint_of, run_of
 from .session import Session
 from .store import Store, open_store
+from .watching import watch
 from .workflow import Call, no_call
 
 R = TypeVar("R")
@@ -201,6 +202,16 @@ class Holdfast:
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
         return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
+
+    def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
+        """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,
+        cancelled or parked.
+
+        Yields each ``Checkpoint`` with ``seq > after``, exactly once and in order, and between them ``Progress`` and
+        ``Emitted``, as far as they are kept; ``Skipped`` where they are not. It waits through the death of the run's
+        owner. To go on where another watcher ended, give the ``seq`` of its last checkpoint. Raises ``NotFound``.
+        """
+        return watch(self, id, after)
 
     async def cancel(self, id: str) -> None:
         """End a run for good; its owner, wherever it is, is stopped. A run that is done stays done. Raises

@@ -208,7 +208,7 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         delta=None,
     )
     began = clock.monotonic()
-    progress = StepProgress(definition.name, definition.kind)
+    progress = StepProgress(row)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)

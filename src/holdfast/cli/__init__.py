@@ -22,6 +22,7 @@ _COMMANDS = {
     "resume": "holdfast.cli.running",
     "list": "holdfast.cli.looking",
     "show": "holdfast.cli.showing",
+    "watch": "holdfast.cli.watching",
     "cancel": "holdfast.cli.ending",
 }
 

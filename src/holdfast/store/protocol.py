@@ -136,6 +136,21 @@ class Finish(msgspec.Struct, kw_only=True):
     error: bytes | None = None
 
 
+class News(msgspec.Struct, kw_only=True):
+    """What a run told between two flushes, in one row; kept for those who watch, for a while. No part of its history.
+
+    What is told is numbered from 1 within an epoch. ``n`` is the number of the last thing in the row and ``count`` how
+    many there are in it; numbers that are in no row were dropped before they were written.
+    """
+
+    run_no: int
+    epoch: int
+    n: int
+    count: int
+    data: bytes
+    forget: int | None = None  # delete what this epoch told up to this number, and what the last but one had told
+
+
 class Batch(msgspec.Struct, kw_only=True):
     """What one transaction writes, in this order. All of it, or nothing of it, is committed."""
 
@@ -158,7 +173,7 @@ class Committed(msgspec.Struct, kw_only=True):
 
 
 class Store(Protocol):
-    """Blocking; ``commit`` and ``renew`` are called from one thread, everything else from any."""
+    """Blocking; ``commit``, ``tell`` and ``renew`` are called from one thread, everything else from any."""
 
     url: str
     durable: bool
@@ -207,6 +222,23 @@ class Store(Protocol):
     def cancel(self, id: str) -> RunRow | None:
         """End an unfinished (or failed) run as cancelled and fence its owner (epoch + 1). The row as it is
         now, or None if there is none."""
+        ...
+
+    def tell(self, news: list[News]) -> None:
+        """Keep news. Of a run whose epoch has moved on, or that nobody owns, nothing is kept. News may be lost with
+        the machine's power. Raises ``StoreError``, soon, where they cannot be written."""
+        ...
+
+    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
+        """What is kept of a run's news behind number ``n`` of ``epoch``, in the order of telling."""
+        ...
+
+    def clear_news(self, *, idle_ms: int) -> None:
+        """Delete the news of every run that nobody has owned for so long."""
+        ...
+
+    def stamp(self) -> object:
+        """Unequal to what it was before, if anything was committed in between, by whomever. Cheap."""
         ...
 
     def close(self) -> None:

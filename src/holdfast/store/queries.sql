@@ -89,7 +89,7 @@ RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, 
 -- name: renew
 UPDATE run SET lease_until_ms = :until_ms WHERE owner = :owner RETURNING no
 
--- name: tell
+-- name: note_doing
 UPDATE run SET doing = v.column3
 FROM (VALUES :rows) AS v
 WHERE run.no = v.column1 AND run.owner = v.column2
@@ -98,3 +98,22 @@ WHERE run.no = v.column1 AND run.owner = v.column2
 UPDATE run SET epoch = epoch + 1, owner = NULL, status = 'cancelled', lease_until_ms = 0, updated_ms = :now_ms,
     doing = NULL
 WHERE id = :id AND status NOT IN ('done', 'cancelled')
+
+-- name: tell
+-- Fenced as checkpoints are: what an owner tells that has lost the run is not kept.
+INSERT INTO news (run_no, epoch, n, count, data)
+SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN run AS r
+WHERE r.no = v.column1 AND r.epoch = v.column2 AND r.owner IS NOT NULL
+
+-- name: forget_news
+DELETE FROM news WHERE run_no = :run_no AND (epoch < :epoch - 1 OR (epoch = :epoch AND n <= :n))
+
+-- name: news
+SELECT run_no, epoch, n, count, data FROM news
+WHERE run_no = :run_no AND (epoch, n) > (:epoch, :n)
+ORDER BY epoch, n
+
+-- name: clear_news
+DELETE FROM news
+WHERE run_no IN (SELECT r.no FROM run AS r
+    WHERE r.no IN (SELECT DISTINCT run_no FROM news) AND r.owner IS NULL AND r.updated_ms < :before_ms)
