@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.cli.options import opened, shared
-from holdfast.cli.printing import console, print_json, seconds, short
+from holdfast.cli.printing import console, escaped, print_json, seconds, short
 from holdfast.cli.problems import DONE, FAILED, STOPPED
 from holdfast.cli.progress import SIGNS, TALLY_EVERY_S, bar, signs
 from holdfast.records import Checkpoint, Emitted, Event, Progress, Run, Skipped, count
@@ -115,7 +115,7 @@ class _Lines:
         how = seconds(event.duration) + again if event.kind != "save" else ""
         depth = event.scope.count(" > ") + 1 if event.scope else 0
         name = f"{event.name}[{event.key}]" if event.key is not None else event.name or "(save)"
-        text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), f"{name}  ", (how, "dim"))
+        text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), f"{escaped(name)}  ", (how, "dim"))
         said = event.error if event.error is not None else event.result
         room = min(self._console.width, 120) - len(text) - 4
         if said is not None and room > 0:
@@ -129,7 +129,7 @@ class _Lines:
             self._telling[event.place] = telling
             self._bars.pop(event.place, None)
             self._end_line(event.place)
-            self._print(Text(f"  {event.name} begins again", "dim"))
+            self._print(Text(f"  {escaped(event.name)} begins again", "dim"))
 
     def _show_chunk(self, event: Emitted) -> None:
         if not isinstance(event.chunk, str):
@@ -148,14 +148,14 @@ class _Lines:
             self._print_line(name, line)
 
     def _print_line(self, name: str, line: str) -> None:
-        self._print(Text.assemble("    ", (f"{name}: ", "dim"), line.rstrip("\r")))
+        self._print(Text.assemble("    ", (f"{escaped(name)}: ", "dim"), escaped(line.rstrip("\r"))))
 
     def _tally(self, event: Progress) -> None:
         """Into a file a bar is a line now and then."""
         now = time.monotonic()
         if not self._console.is_terminal and now - self._tallied.get(event.place, 0.0) >= TALLY_EVERY_S:
             self._tallied[event.place] = now
-            self._print(Text(f"  … {event.name}: {event.done:g} of {event.total:g}"))
+            self._print(Text(f"  … {escaped(event.name)}: {event.done:g} of {event.total:g}"))
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
@@ -164,9 +164,9 @@ class _Lines:
         """What stands below the lines on a terminal."""
         table = Table.grid(padding=(0, 1))
         for event in list(self._bars.values())[-LINES_SHOWN:]:
-            table.add_row(" ", self._spinner, Text(event.name), *bar(event.done, event.total))
+            table.add_row(" ", self._spinner, Text(escaped(event.name)), *bar(event.done, event.total))
         growing = [(name, line) for name, line in list(self._growing.values())[-LINES_SHOWN:] if line]
-        lines = [Text.assemble("    ", (f"{name}: ", "dim"), line[-self._console.width :]) for name, line in growing]
+        lines = [Text.assemble("    ", (f"{escaped(name)}: ", "dim"), escaped(line)[-self._console.width :]) for name, line in growing]
         for line in lines:
             line.truncate(self._console.width, overflow="ellipsis")
         return Group(*lines, table, Text(f"  watching, {count(self._checkpoints, 'checkpoint')}", "dim"))
