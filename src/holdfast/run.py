@@ -388,6 +388,8 @@ class LiveRun:
         if change or body:
             where = f"the state change of step {row.name!r}"
             row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
+        if body:
+            self.view.carried(body)
         self._seq += 1
         row.seq = self._seq
         row.checksum = row.compute_checksum()

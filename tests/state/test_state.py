@@ -463,6 +463,32 @@ def test_changes_that_only_the_body_makes_are_carried_for_readers(url: str) -> N
     assert state["pages"] == [1, "body", "inner", 2]
 
 
+@pytest.mark.parametrize("whose", ["step", "body"])
+def test_what_a_refused_row_would_have_carried_is_carried_by_the_next(url: str, whose: str) -> None:
+    @step
+    async def unfit() -> None:
+        if whose == "step":
+            holdfast.state["bad"] = object()
+
+    @workflow(version="1")
+    async def plan() -> dict[str, Any]:
+        holdfast.state["body"] = 1
+        if whose == "body":
+            holdfast.state["bad"] = object()
+        with pytest.raises(CodecError, match="bad"):
+            await unfit()
+        holdfast.state.pop("bad", None)
+        await append("pages", 1)
+        return plain()
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(plan(), id="a") == {"body": 1, "pages": [1]}
+            assert await replayed(hf, "a") == {"body": 1, "pages": [1]}
+
+    asyncio.run(program())
+
+
 def test_what_a_failed_attempt_of_the_run_left_is_put_right_for_readers(url: str) -> None:
     @workflow(version="1")
     async def plan() -> None:
