@@ -29,6 +29,7 @@ Execute = Callable[[Frame], Awaitable[Any]]
 BACKOFF_MAX_S = 60.0
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
+LET_GO_S = 5.0  # how long a task that is cancelled behind a failed attempt is waited for
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -100,7 +101,13 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()
-    return await _execute(call, execute, inputs, digest)
+    task = asyncio.current_task()
+    assert task is not None
+    run.call_began(task, call.scope)
+    try:
+        return await _execute(call, execute, inputs, digest)
+    finally:
+        run.call_ended(task)
 
 
 async def _recall(call: Invocation, row: Checkpoint) -> Any:
@@ -108,12 +115,18 @@ async def _recall(call: Invocation, row: Checkpoint) -> Any:
     run.recalled += 1
     if run.observer is not None:
         run.observer("recalled", run, row)
-    if row.status == "cancelled":
-        await _cancelled_again(call, row)
-    if row.delta is None and run.alone and not call.in_thread:
+    if row.status != "cancelled" and row.delta is None and run.alone and not call.in_thread:
         run.in_turn(row, lambda: None)  # nothing else runs: the order is kept by itself
-    else:
+        return _answer(call, row)
+    task = asyncio.current_task()
+    assert task is not None
+    run.call_began(task, call.scope)
+    try:
+        if row.status == "cancelled":
+            await _cancelled_again(call, row)
         await _delivered(call, row)
+    finally:
+        run.call_ended(task)
     return _answer(call, row)
 
 
@@ -200,8 +213,6 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     """Run the body, attempt by attempt, and record how it ended."""
     frame, definition = call.frame, call.definition
     run = frame.run
-    task = asyncio.current_task()
-    assert task is not None
     row = Checkpoint(
         run_no=run.no,
         seq=0,
@@ -229,7 +240,6 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
-    run.call_began(task)
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
     except asyncio.CancelledError:
@@ -239,8 +249,6 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         row.status, value, failure, change = "cancelled", None, None, None
     else:
         _warn_of_changed_inputs(call, inputs)
-    finally:
-        run.call_ended(task)
     if failure is not None:
         row.status = "failed"
         row.result = codec.encode(_describe(failure), codec.Types.none, "a failure")
@@ -301,8 +309,19 @@ async def _attempts(
                 return None, error, None
         await clock.sleep(backoff_s(definition.backoff, attempt))
         run.check()
+        await _let_go(run, scope)
         run.records.try_anew(scope)
     raise AssertionError("a step has at least one attempt")
+
+
+async def _let_go(run: LiveRun, scope: str) -> None:
+    """End what a failed attempt has left under way, as ``gather`` does: the next one makes the same calls again."""
+    left = run.tasks_inside(scope)
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=LET_GO_S)
+        run.check()
 
 
 def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:

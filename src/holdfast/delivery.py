@@ -30,7 +30,8 @@ class Delivery:
         self._loop = loop
         self._must_wait = must_wait  # whether something recorded before this ``seq`` has not been asked for yet
         self._looking = False
-        self._ready: list[tuple[int, Callable[[], None]]] = []
+        self._ready: list[tuple[int, int, Callable[[], None]]] = []
+        self._pushed = 0
         self._held: set[int] = set()
         self._threads = 0  # threads that were handed an outcome and have not come to rest
         self._turns = 0
@@ -46,7 +47,8 @@ class Delivery:
 
     def push(self, seq: int, deliver: Callable[[], None]) -> None:
         """Call ``deliver`` when the run is at rest and nothing with a lower ``seq`` waits."""
-        heapq.heappush(self._ready, (seq, deliver))
+        self._pushed += 1
+        heapq.heappush(self._ready, (seq, self._pushed, deliver))
         self._turns = 0
         self._turn_on()
 
@@ -82,7 +84,7 @@ class Delivery:
                 self._looking = True
                 self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
             return
-        _, deliver = heapq.heappop(self._ready)
+        _, _, deliver = heapq.heappop(self._ready)
         self._turns = 0
         deliver()
         self._turn_on()

@@ -253,7 +253,7 @@ class LiveRun:
         self._seq = self.recorded_until
         self._names: dict[str, Any] = {}
         self._pendings: set[Pending] = set()
-        self._calls: dict[asyncio.Task[Any], int] = {}  # tasks inside a step call, how deep
+        self._calls: dict[asyncio.Task[Any], list[str]] = {}  # tasks inside step calls, and the scopes of these
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
@@ -278,15 +278,23 @@ class LiveRun:
         self.tasks -= 1
         self.delivery.stir()
 
-    def call_began(self, task: asyncio.Task[Any]) -> None:
-        self._calls[task] = self._calls.get(task, 0) + 1
+    def call_began(self, task: asyncio.Task[Any], scope: str) -> None:
+        self._calls.setdefault(task, []).append(scope)
 
     def call_ended(self, task: asyncio.Task[Any]) -> None:
-        left = self._calls[task] - 1
-        if left:
-            self._calls[task] = left
-        else:
+        scopes = self._calls[task]
+        scopes.pop()
+        if not scopes:
             del self._calls[task]
+
+    def tasks_inside(self, scope: str) -> set[asyncio.Task[Any]]:
+        """Those of other tasks in whose calls the insides of the call with this scope are under way."""
+        inside, current = scope + " > ", asyncio.current_task()
+        return {
+            task
+            for task, scopes in self._calls.items()
+            if task is not current and any(each.startswith(inside) for each in scopes)
+        }
 
     # -- stopping ------------------------------------------------------------------------------------------
 
