@@ -192,7 +192,7 @@ class Pending:
             try:
                 await self._future
             except asyncio.CancelledError:
-                if run.is_leaving:
+                if run.is_leaving and not isinstance(self.error, Stop):
                     raise
                 interrupted = True
         if isinstance(self.error, Stop):
