@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from holdfast.testing import ledger
-from holdfast.testing.crash import _fast_folder
+from holdfast.testing.crash import fast_folder
 from holdfast.testing.driver import Lane, Zygote
 from holdfast.testing.reference import Reference
 from holdfast.testing.zygote import Program, Reply, Request
@@ -48,7 +48,7 @@ class Campaign:
         self._program = Program(path, _named(target), _named(store) if store else None, None, None, TIMEOUT_S)
 
     def __enter__(self) -> Campaign:
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-torture-", dir=_fast_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-torture-", dir=fast_folder()))
         self._zygote = Zygote(self._program, self.folder).__enter__()
         return self
 
