@@ -39,8 +39,9 @@ class Findings:
 class Campaign:
     """``target`` and ``store`` are the functions of a module (``module:name``) that the processes run."""
 
-    def __init__(self, target: str, store: str | None, *, jobs: int = 2) -> None:
+    def __init__(self, target: str, store: str | None, *, jobs: int = 2, stop_at_first: bool = False) -> None:
         self.findings = Findings()
+        self._stop_at_first = stop_at_first
         self._jobs = jobs
         self._requests = 0
         self._folders = 0
@@ -65,6 +66,8 @@ class Campaign:
         def lanes() -> Iterator[Lane]:
             for case in cases:
                 if until is not None and time.monotonic() > until:
+                    return
+                if self._stop_at_first and self.findings.wrong:
                     return
                 self.findings.cases += 1
                 yield self._lane(case)
