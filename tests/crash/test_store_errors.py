@@ -28,7 +28,7 @@ def test_what_is_queued_while_the_journal_ends_is_told(tmp_path: Path) -> None:
     """Another thread closes it, or opens another journal behind a failed commit, while a loop hands over a row."""
 
     async def program() -> None:
-        journal = Journal(open_store(tmp_path / "a.db"), "owner", lambda held, began, deadline: None)
+        journal = Journal(open_store(tmp_path / "a.db"), "owner", lambda held, began, deadline: None, dict)
         loop, told = asyncio.get_running_loop(), threading.Event()
         blank = RunRow(
             id="a", workflow="w", version="1", python="", module="", file="", inputs=b"", fingerprint=b"", state=None,
