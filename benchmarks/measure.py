@@ -9,6 +9,7 @@ import sqlite3
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,15 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def rounded(values: Iterable[float]) -> list[float]:
-    return [round(value, 2) for value in values]
+    return [round(value, 3) for value in values]
+
+
+def settled_size(path: Path) -> int:
+    """The size of the file once its log is in it."""
+    with closing(sqlite3.connect(path)) as db:
+        busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy
+    return path.stat().st_size
 
 
 async def microseconds(work: Callable[[], Awaitable[Any]]) -> float:
@@ -148,6 +157,7 @@ def machine(folder: Path) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, {_filesystem(folder)}",
         "python": f"{platform.python_implementation()} {platform.python_version()}, msgspec {msgspec.__version__}",
         "sqlite": f"{apsw.sqlite_lib_version()} in holdfast (apsw), {sqlite3.sqlite_version} in the floor (sqlite3)",
+        "load": f"{os.getloadavg()[0]:.1f} processes at work in the minute before",
         "floor": f"one committed INSERT of 1 KB: {commit:.0f} µs",
     }
 

@@ -25,39 +25,37 @@ something else used the machine, and no verdict is given.
 def table(figures: list[dict[str, Any]]) -> str:
     lines = ["| what | figure | target | spread | verdict |", "| --- | --- | --- | --- | --- |"]
     for each in (Figure(**plain) for plain in figures):
-        spread = "" if each.low is None or each.high is None else f"{_number(each.low)} – {_number(each.high)}"
+        spread = "" if each.low is None or each.high is None else f"{number(each.low)} – {number(each.high)}"
         target = ""
         if each.target is not None:
-            target = f"{'≥' if each.at_least else '≤'} {_number(each.target)}{_unit(each.unit)}"
+            target = f"{'≥' if each.at_least else '≤'} {number(each.target)}{unit_of(each.unit)}"
         lines.append(
-            f"| {each.what} | {_number(each.value)}{_unit(each.unit)} | {target} | {spread} | {_verdict(each)} |"
+            f"| {each.what} | {number(each.value)}{unit_of(each.unit)} | {target} | {spread} | {verdict(each)} |"
         )
     return "\n".join(lines)
 
 
-def document(modules: dict[str, Any], known: dict[str, Any]) -> str:
-    parts = [HEADER]
-    facts: dict[str, str] = {}
+def document(modules: dict[str, Any], known: dict[str, Any], pictures: dict[str, str]) -> str:
+    """``pictures``: what each shows, by its path as seen from the document."""
+    facts: dict[str, str] = next(iter(known.values()))["machine"]
+    parts = [HEADER, _machine(facts), *(f"![{shown}]({path})\n" for path, shown in pictures.items())]
     for name, module in modules.items():
         if name not in known:
             parts.append(f"## {module.TITLE}\n\nNot measured yet.\n")
             continue
         result = known[name]
-        shown = [] if result["machine"] == facts else [_machine(result["machine"])] if not facts else []
-        facts = facts or result["machine"]
+        text = [f"## {module.TITLE}\n", table(result["figures"]), "", module.FLOOR]
+        other = [f"{name}: {fact}" for name, fact in result["machine"].items() if facts.get(name) != fact]
+        if other:
+            text += ["", f"Measured apart from the first row: {'; '.join(other)}."]
         missed = [each for each in (Figure(**plain) for plain in result["figures"]) if each.met is False]
-        text = [*shown, f"## {module.TITLE}\n", table(result["figures"]), "", module.FLOOR]
         if missed:
-            text += ["", *(_missed(each) for each in missed), "", module.HELD_BY]
+            text += ["", *(f"* **Missed**: {each.what}, by {each.missed_by}." for each in missed), "", module.HELD_BY]
         parts.append("\n".join(text) + "\n")
     return "\n".join(parts)
 
 
-def _missed(each: Figure) -> str:
-    return f"**Missed**: {each.what}, by {each.missed_by}."
-
-
-def _verdict(each: Figure) -> str:
+def verdict(each: Figure) -> str:
     if each.target is None:
         return "for information"
     if each.unsettled:
@@ -70,11 +68,11 @@ def _machine(facts: dict[str, str]) -> str:
     return f"| the machine | |\n| --- | --- |\n{rows}\n"
 
 
-def _unit(unit: str) -> str:
+def unit_of(unit: str) -> str:
     return unit if unit in ("×", "") else f" {unit}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if value == int(value):
         return f"{int(value):,}"
     if abs(value) >= 100:

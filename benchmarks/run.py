@@ -1,11 +1,11 @@
-"""Measure holdfast against a raw floor, both in one run, and write docs/benchmarks.md.
+"""Measure holdfast against a raw floor, both in one run, and write docs/benchmarks.md and its pictures.
 
     make bench
     python benchmarks/run.py [--only NAME …] [--quick]
 
 Each module of ``rows`` is one row: it alternates holdfast and its floor, and says what the floor is and what holds a
 missed target. ``--only`` measures some rows and keeps what is known of the others. ``--quick`` takes a few rounds, to
-see that everything runs: its figures are not written down."""
+see that everything runs: its figures are not written down, and its pictures are left in benchmarks/out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from report import document, table
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
-ROWS = ("one_step", "many_runs", "busy_loop", "resume", "disk_bytes", "cold_start", "delivery")
+PICTURES = HERE.parent / "docs" / "benchmarks"
+ROWS = (
+    "one_step", "many_runs", "short_workflows", "busy_loop", "resume", "recall", "memory", "disk_bytes", "state",
+    "cold_start",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -45,7 +49,14 @@ def main() -> None:
             fresh[name] = modules[name].measure(here, options.quick)
             print(f"\n{modules[name].TITLE} ({time.monotonic() - began:.0f} s)")
             print(table(fresh[name].plain()["figures"]))
+    from plots import SHOWN, draw  # only now: what matplotlib brings along would be in the way of what is measured
+
+    titles = {name: module.TITLE for name, module in modules.items()}
     if options.quick:
+        known = {name: {"machine": facts, **result.plain()} for name, result in fresh.items()}
+        pictures = draw(titles, known, scratch)
+        document(modules, known, {})
+        print("\ndrawn:", *pictures)
         return
     RESULTS.mkdir(exist_ok=True)
     for name, result in fresh.items():
@@ -56,8 +67,10 @@ def main() -> None:
         for name in ROWS
         if (path := RESULTS / f"{name}.json").exists()
     }
-    DOCUMENT.write_text(document(modules, known), encoding="utf-8")
-    print(f"\nwritten: {DOCUMENT.relative_to(HERE.parent)}")
+    pictures = draw(titles, known, PICTURES)
+    shown = {str(path.relative_to(DOCUMENT.parent)): text for path, text in zip(pictures, SHOWN, strict=True)}
+    DOCUMENT.write_text(document(modules, known, shown), encoding="utf-8")
+    print("\nwritten:", *(path.relative_to(HERE.parent) for path in (DOCUMENT, *pictures)))
 
 
 if __name__ == "__main__":

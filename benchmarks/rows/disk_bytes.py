@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
-from measure import KB, Figure, Floor, Result
+from measure import KB, Figure, Floor, Result, settled_size
 
 import holdfast
 from holdfast import step, workflow
@@ -70,11 +68,3 @@ def _floor(path: Path, values: list[bytes]) -> float:
     floor.db.execute("COMMIT")
     floor.close()
     return (settled_size(path) - empty) / len(values)
-
-
-def settled_size(path: Path) -> int:
-    """The size of the file once its log is in it."""
-    with closing(sqlite3.connect(path)) as db:
-        busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        assert not busy
-    return path.stat().st_size

@@ -103,7 +103,7 @@ class Holdfast:
         self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
     ) -> Execution:
         while (execution := self._execution(call, id, state, wait, detached)).leaving:
-            await execution.gone()
+            await execution.outcome.over()
         return execution
 
     def _execution(
@@ -231,7 +231,7 @@ class Holdfast:
         while True:
             live = self._live.get(id)
             if live is not None:
-                return await live.heard()
+                return await live.outcome.heard()
             run = await self.get(id)
             if run.status == "done":
                 return run.result

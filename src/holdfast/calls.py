@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from warnings import warn, warn_explicit
 
@@ -88,8 +88,10 @@ class Invocation:
 # -- performing ------------------------------------------------------------------------------------------------
 
 
-async def perform_in_task(call: Invocation) -> Any:
-    """Perform a call on the task that awaits it, which need not be the one that made it."""
+def perform_in_task(call: Invocation) -> Coroutine[Any, Any, Any]:
+    """What performs a call on the task that awaits it, which is the one that asks now and need not be the one that
+    made the call.
+    """
     run = call.frame.run
     driving = frame_of(asyncio.current_task())
     if driving is None or driving.run is not run:
@@ -98,7 +100,7 @@ async def perform_in_task(call: Invocation) -> Any:
             "part of it, so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a "
             "TaskGroup."
         )
-    return await perform(call, _in_task)
+    return perform(call, _in_task)
 
 
 async def _in_task(call: Invocation, frame: Frame) -> Any:
@@ -115,9 +117,10 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     """Answer a call from the record, or execute it and record the outcome."""
     frame, definition = call.frame, call.definition
     run = frame.run
-    if run.is_ignoring:
-        await run.halt()
-    run.check()
+    if run.stop is not None or run.finished:
+        if run.is_ignoring:
+            await run.halt()
+        run.check()
     run.delivery.stir()
     if frame.thread_rested is not None:
         frame.thread_rested()

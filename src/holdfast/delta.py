@@ -18,6 +18,7 @@ from collections.abc import MutableMapping
 from copy import deepcopy
 from decimal import Decimal
 from math import copysign
+from operator import is_
 from typing import Any, TypeAlias
 
 from holdfast.codec import canonical
@@ -80,8 +81,13 @@ def same(a: Any, b: Any) -> bool:
         if len(kinds) == 1 and kinds <= _EQUAL_IS_SAME and kinds == set(map(type, b)):
             return bool(a == b)
         return all(map(same, a, b))
-    if kind is dict and _mergeable(a) and _mergeable(b):
-        return len(a) == len(b) and all(same(held, b.get(key, _ABSENT)) for key, held in a.items())
+    if kind is dict:
+        if len(a) != len(b):
+            return False
+        if all(map(is_, a, b)) and all(map(is_, a.values(), b.values())):
+            return True  # a copy that nobody touched: it shares what cannot change
+        if _mergeable(a) and _mergeable(b):
+            return all(same(held, b.get(key, _ABSENT)) for key, held in a.items())
     return digest(a) == digest(b)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease
 from .claiming import Claimed, Claiming
@@ -25,6 +25,7 @@ from .errors import (
 )
 from .failure import Failure
 from .logs import RunLog
+from .outcome import RunOutcome
 from .records import count
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
@@ -33,15 +34,13 @@ if TYPE_CHECKING:
     from .app import Holdfast
     from .workflow import Call
 
-T = TypeVar("T")
-
 
 class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
 class Execution:
-    """``outcome`` holds the result, or the public error, and may be waited for from any loop."""
+    """One way of a run through this process, on the loop that began it; ``outcome`` may be waited for from any."""
 
     def __init__(self, home: Holdfast, call: Call[Any], id: str, state: dict[str, Any] | None, wait: bool) -> None:
         self.home = home
@@ -53,7 +52,7 @@ class Execution:
         self.log = RunLog(id)
         self.loop = asyncio.get_running_loop()
         self.run: LiveRun | None = None
-        self.outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.outcome = RunOutcome(self.loop)
         self.claimed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.waiters = 0
         self.leaving = False  # being unloaded: who wants this run waits until it is gone, and starts it anew
@@ -62,7 +61,6 @@ class Execution:
         self.inputs = call.inputs()
         self.fingerprint = codec.fingerprint(self.inputs)
         self._driver: asyncio.Task[None] | None = None
-        self._listening: dict[asyncio.Future[None], None] = {}  # who waits on this loop, in the order they came
 
     def refuse_other(self, call: Call[Any]) -> None:
         """The id is taken by other work that is live in this process."""
@@ -75,36 +73,18 @@ class Execution:
     def launch(self) -> None:
         branches.install(self.loop)
         self._driver = branches.unlabelled_task(self.loop, self._drive(), f"holdfast run {self.id}")
-        # The outcome tells it; asyncio need not report a sys.exit once more.
-        self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def joined(self) -> Any:
         """Wait for the outcome; if the last one waiting is cancelled, the run is unloaded first."""
         self.waiters += 1
         try:
-            return await self.heard()
+            return await self.outcome.heard()
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.detached and not self.outcome.done():
                 await self.unload()
             raise
         finally:
             self.waiters -= 1
-
-    async def gone(self) -> None:
-        await asyncio.wait({_elsewhere(self.outcome)})
-
-    async def heard(self) -> Any:
-        """The outcome, on any loop. Who waits may be cancelled before it comes; that is nobody else's business."""
-        if asyncio.get_running_loop() is not self.loop:
-            return await asyncio.shield(_elsewhere(self.outcome))
-        if not self.outcome.done():
-            told = self.loop.create_future()
-            self._listening[told] = None
-            try:
-                await told
-            finally:
-                del self._listening[told]
-        return self.outcome.result()
 
     async def unload(self) -> None:
         """Stop the run where it is, without recording that, and hand the lease back."""
@@ -117,7 +97,7 @@ class Execution:
             await asyncio.wait({driver})
         else:
             self.loop.call_soon_threadsafe(driver.cancel)
-            await asyncio.wait({_elsewhere(self.outcome)})
+            await self.outcome.over()
 
     async def _drive(self) -> None:
         try:
@@ -126,34 +106,27 @@ class Execution:
             self.home._ended(self)
             if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
-            self._resolve(
-                self.outcome,
-                error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error,
-            )
+            self.outcome.tell(error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error)
             if not isinstance(error, Exception):
+                if self._driver is not None:  # the outcome tells it; asyncio need not report a sys.exit once more
+                    self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
                 raise
         else:
             self.home._ended(self)
-            self._resolve(self.outcome, outcome)
+            self.outcome.tell(outcome)
         finally:
-            self._resolve(self.claimed)
-            for told in self._listening:
-                if not told.done():
-                    told.set_result(None)
+            self._settle_claimed()
+
+    def _settle_claimed(self) -> None:
+        """By us, or by another who advances it, or it never will be: hf.start need not wait any more."""
+        if not self.claimed.done():
+            self.claimed.set_result(None)
 
     def _unloaded(self) -> Unloaded:
         return Unloaded(
             f"run {self.id!r} was unloaded: its Holdfast was closed, or its loop ended. Nothing is lost; the same line "
             "resumes it."
         )
-
-    @staticmethod
-    def _resolve(future: concurrent.futures.Future[Any], value: Any = None, error: BaseException | None = None) -> None:
-        if not future.done():
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
 
     async def _driven(self) -> Any:
         # One journal for all of the run: after a lost commit, no later row may slip past it through a new one.
@@ -181,7 +154,7 @@ class Execution:
         run.driver_is_cancelled = lambda: driver.cancelling() > 0
         run.observer = self.home._observer
         run.durable = self.home._store.durable
-        self._resolve(self.claimed)
+        self._settle_claimed()
         branches.live_runs[id(run)] = self.loop
         try:
             return await self._run_body(run)
@@ -215,7 +188,7 @@ class Execution:
         if row.status == "done":
             return
         if waited:
-            self._resolve(self.claimed)  # by somebody: hf.start need not wait for that one's end
+            self._settle_claimed()
         if row.status == "failed" and waited:
             failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
             raise StepFailed(row.workflow, failure.type, failure.message)
@@ -395,13 +368,6 @@ class Execution:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed
             pass
-
-
-def _elsewhere(outcome: concurrent.futures.Future[T]) -> asyncio.Future[T]:
-    """An outcome to wait for on another loop than its own; nobody needs to hear of it for it not to count as lost."""
-    waiting = asyncio.wrap_future(outcome)
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return waiting
 
 
 def _tell_stopped(run: LiveRun, how: str) -> None:

@@ -11,8 +11,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -192,8 +193,10 @@ class SQLiteStore:
         return sums
 
     def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
-        found = self._ask(QUERIES["load"], {"run_no": run_no, "after": after})
-        return [Checkpoint(*row) for row in found]  # the columns in the order of its fields, as _append sends them
+        # The columns come in the order of its fields, as _append sends them. Each row is taken as it comes: thousands
+        # of tuples kept at once would set off the garbage collector again and again.
+        given = {"run_no": run_no, "after": after}
+        return self._ask(QUERIES["load"], given, lambda rows: list(starmap(Checkpoint, rows)))
 
     def claims(self, run_no: int) -> list[Claim]:
         found = self._ask(QUERIES["claims"], {"run_no": run_no})
@@ -283,11 +286,11 @@ class SQLiteStore:
         else:
             self._failed.append(db)
 
-    def _ask(self, text: str, given: Any) -> list[Any]:
+    def _ask(self, text: str, given: Any, taken: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
         with self._read_lock:
             try:
                 db = self._reader or self._open_reader()
-                found = [] if db is None else db.execute(text, given).fetchall()
+                found = [] if db is None else taken(db.execute(text, given))
                 if db is not None and db.readonly("main"):
                     db.close()
                     self._reader = None
