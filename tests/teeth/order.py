@@ -101,7 +101,9 @@ PLANTED = [
     Plant(
         name="a cancellation wins over an outcome that is recorded",
         file="src/holdfast/run.py",
-        old="                if run.is_leaving:\n                    raise\n                interrupted = True",
+        old="                if run.is_leaving and not isinstance(self.error, Stop):\n"
+        "                    raise\n"
+        "                interrupted = True",
         new="                raise",
         tests=[_zoo("first_completed"), f"{_ORDER}::test_generated_programs_repeat_their_record"],
     ),
