@@ -192,17 +192,27 @@ class _Sweeping:
             return
         points = _points((), self.calls[()])
         commits = self.calls[()].get("commit", 0)
-        middle: _Point = (Crash("commit", (commits + 1) // 2, "after"),)
+        middles: list[_Point] = [(Crash("commit", n, "after"),) for n in range((commits + 1) // 2, 0, -1)]
         if limit is not None and len(points) > limit:
             chosen = set(self.random.sample(points, limit))
             points = [point for point in points if point in chosen]
-        self._do(points if middle in points or not commits else [*points, middle])
-        resumed = _points(middle, self.calls.get(middle, {}))
+        self._do([*points, *(middle for middle in middles[:1] if middle not in points)])
+        resumed = self._resumed_from(middles, points)
         # The claim's calls come before the first commit of a resume; behind it the first process saw them all.
         pairs = [point for point in resumed if point[-1].method != "commit"]
         rest = [(*first, point[-1]) for first in points for point in resumed]
         pairs += self.random.sample(rest, min(second, len(rest)))
         self._do(list(dict.fromkeys(pairs)))
+
+    def _resumed_from(self, middles: list[_Point], done: list[_Point]) -> list[_Point]:
+        """The points of a resume after a crash in the middle. How many rows a commit takes is not the same each time,
+        so the run may have ended there already: then one before it is the middle."""
+        for middle in middles:
+            if middle not in self.calls and middle not in done:
+                self._do([middle])
+            if "claim" in self.calls.get(middle, {}):
+                return _points(middle, self.calls[middle])
+        return _points((), {})
 
     def _do(self, points: list[_Point]) -> None:
         self.zygote.drive(map(self._lane, points), self.jobs)
