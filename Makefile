@@ -1,4 +1,4 @@
-# make demo | test | bench | format | constraints | clean
+# make demo | test | torture | bench | format | constraints | clean
 #
 # Everything lives in .venv, made on first use with a Python of 3.11 or newer (PYTHON=… to choose one) and
 # with the versions in constraints.txt. The stamps inside .venv say what is installed already; they are
@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests $(wildcard benchmarks examples tools)
 PYTEST_ARGS ?=
+MINUTES ?= 10
 
 FIND_PYTHON = \
 	found=; \
@@ -26,7 +27,7 @@ FIND_PYTHON = \
 PIP_INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test bench format constraints clean
+.PHONY: help demo test torture bench format constraints clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -41,6 +42,9 @@ test: $(VENV)/.dev
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+torture: $(VENV)/.dev
+	@$(BIN)/python -m tests.torture --minutes $(MINUTES)
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/run.py

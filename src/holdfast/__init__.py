@@ -2,7 +2,7 @@
 
 from .app import Holdfast
 from .app import open as open  # the alias tells type checkers that it is public
-from .context import current, now, random, run_id, spend, state, uuid4
+from .context import current, emit, now, progress, random, run_id, spend, state, uuid4
 from .errors import (
     Busy,
     Cancelled,
@@ -20,7 +20,7 @@ from .errors import (
     VersionMismatch,
 )
 from .logs import LogFilter
-from .records import Checkpoint, Run
+from .records import Checkpoint, Emitted, Event, Progress, Run, Skipped
 from .session import Session
 from .workflow import Call, StepCall, step, workflow
 
@@ -32,6 +32,8 @@ __all__ = [
     "Checkpoint",
     "CodecError",
     "Diverged",
+    "Emitted",
+    "Event",
     "Fenced",
     "Holdfast",
     "HoldfastError",
@@ -40,15 +42,19 @@ __all__ = [
     "NotFound",
     "NotInRun",
     "NotRecorded",
+    "Progress",
     "Run",
     "Session",
+    "Skipped",
     "StateConflict",
     "StepCall",
     "StepFailed",
     "StoreError",
     "VersionMismatch",
     "current",
+    "emit",
     "now",
+    "progress",
     "random",
     "run_id",
     "spend",

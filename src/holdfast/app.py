@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import branches, clock, codec, lease
@@ -18,10 +18,11 @@ from .execution import Execution
 from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
-from .records import Checkpoint, Run, checkpoint_of, run_of
+from .records import Checkpoint, Event, Run, checkpoint_of, run_of
 from .session import Session
 from .store import Store, open_store
-from .workflow import Call
+from .watching import watch
+from .workflow import Call, no_call
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -109,9 +110,7 @@ class Holdfast:
         self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
     ) -> Execution:
         if not isinstance(call, Call):
-            raise TypeError(
-                f"expected a call of a workflow, such as review(…) or, for a plain def, review.bind(…); got {call!r}"
-            )
+            raise TypeError(no_call(call))
         call.take()  # also where it is refused below: that is told by an error already
         if not isinstance(id, str) or not id.strip() or not id.isprintable():
             raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
@@ -204,6 +203,16 @@ class Holdfast:
             raise NotFound(f"{self.url}: there is no run {id!r}")
         return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
 
+    def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
+        """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,
+        cancelled or parked.
+
+        Yields each ``Checkpoint`` with ``seq > after``, exactly once and in order, and between them ``Progress`` and
+        ``Emitted``, as far as they are kept; ``Skipped`` where they are not. It waits through the death of the run's
+        owner. To go on where another watcher ended, give the ``seq`` of its last checkpoint. Raises ``NotFound``.
+        """
+        return watch(self, id, after)
+
     async def cancel(self, id: str) -> None:
         """End a run for good; its owner, wherever it is, is stopped. A run that is done stays done. Raises
         ``NotFound``.
@@ -252,7 +261,7 @@ class Holdfast:
                 if self._journal_now is None or self._journal_now.failed:
                     gone, self._journal_now = (
                         self._journal_now,
-                        Journal(self._store, self.owner, _teller(self)),
+                        Journal(self._store, self.owner, _teller(self), _asker(self)),
                     )
                     if self._finalizer is not None:
                         self._finalizer.detach()
@@ -277,6 +286,11 @@ class Holdfast:
             execution.renewed(held, began, deadline)
         for session in list(self._sessions.values()):
             session.renewed(held, began, deadline)
+
+    def _doing(self) -> dict[int, bytes]:
+        """By number of the run: what it has in flight, where that is not what was told before."""
+        runs = [execution.run for execution in list(self._live.values()) if execution.run is not None]
+        return {run.no: told for run in runs if (told := run.told_anew()) is not None}
 
     async def aclose(self) -> None:
         """Unload what still runs, commit what is queued, close the store."""
@@ -385,6 +399,16 @@ def _teller(hf: Holdfast) -> Callable[[set[int] | None, float, float], None]:
             hf._renewed(held, began, deadline)
 
     return tell
+
+
+def _asker(hf: Holdfast) -> Callable[[], dict[int, bytes]]:
+    there = weakref.ref(hf)
+
+    def ask() -> dict[int, bytes]:
+        hf = there()
+        return {} if hf is None else hf._doing()
+
+    return ask
 
 
 def _shut(journal: Journal, store: Store) -> None:

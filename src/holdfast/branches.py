@@ -19,6 +19,7 @@ from .errors import HoldfastError, NotInRun
 if TYPE_CHECKING:
     from .run import LiveRun
     from .state import View
+    from .store import Checkpoint
 
 T = TypeVar("T")
 _ATTRIBUTE = "_holdfast_frame"
@@ -97,11 +98,10 @@ class Frame:
 class StepProgress:
     """What a running step (or nested workflow) has told about itself."""
 
-    __slots__ = ("kind", "name", "tokens", "usd")
+    __slots__ = ("row", "tokens", "usd")
 
-    def __init__(self, name: str, kind: str) -> None:
-        self.name = name
-        self.kind = kind
+    def __init__(self, row: Checkpoint) -> None:
+        self.row = row  # its checkpoint, which is being filled in
         self.tokens: int | None = None
         self.usd: float | None = None
 

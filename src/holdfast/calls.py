@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
-from warnings import warn
+from warnings import warn, warn_explicit
 
 from . import clock, codec
 from .branches import Frame, StepProgress, entered, frame_of
@@ -27,6 +27,8 @@ Execute = Callable[["Invocation", Frame], Awaitable[Any]]
 BACKOFF_MAX_S = 60.0
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
+_INPUTS_COMPARED_MAX = 64 * 1024  # bytes; larger ones are not worth encoding twice for a warning
+_IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def _cancelled(row: Checkpoint) -> asyncio.CancelledError:
@@ -144,7 +146,7 @@ async def _delivered_again(call: Invocation, row: Checkpoint) -> None:
     """Wait until the recorded outcome may reach the workflow, and apply its change of state."""
     if row.status == "cancelled":
         await _cancelled_again(call, row)
-    pending = Pending(call.frame, row, None, in_thread=call.in_thread)
+    pending = Pending(call.frame, row, changed=row.delta is not None, in_thread=call.in_thread)
     call.frame.run.in_turn(pending)
     await pending.wait()
     if row.status == "cancelled":
@@ -209,13 +211,11 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         delta=None,
     )
     began = clock.monotonic()
-    progress = StepProgress(definition.name, definition.kind)
+    progress = StepProgress(row)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
-    outermost = task not in run.calls
-    if outermost:
-        run.calls.add(task)
+    run.in_flight[id(row)] = row, task
     try:
         value, failure, change = await _attempts(call, execute, row, progress)
     except asyncio.CancelledError:
@@ -223,15 +223,16 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
             raise
         # The workflow's own code cancelled the call: that is history, and stays so.
         row.status, value, failure, change = "cancelled", None, None, None
+    else:
+        _warn_of_changed_inputs(call, inputs)
     finally:
-        if outermost:
-            run.calls.discard(task)
+        del run.in_flight[id(row)]
     if failure is not None:
         row.status = "failed"
         row.result = Failure.of_step(failure).encode()
     row.duration_ms = (clock.monotonic() - began) * 1000
     row.tokens, row.usd = progress.tokens, progress.usd
-    pending = Pending(frame, row, change or {}, in_thread=call.in_thread)
+    pending = Pending(frame, row, changed=bool(change), in_thread=call.in_thread)
     try:
         run.record(pending, change)
     except CodecError as unfit:
@@ -268,7 +269,7 @@ async def _attempts(
             body = execute(call, frame.inside(scope, view, progress))
             value = await body if definition.timeout is None else await _within(definition.timeout, body)
             run.check()
-            row.result = _encoded(run, value, definition)
+            row.result, value = _encoded(run, value, definition)
             return value, None, view.change()
         except CodecError:
             raise  # a mistake in the program, told where it is made and not recorded as history
@@ -287,13 +288,42 @@ async def _attempts(
     raise AssertionError("a step has at least one attempt")
 
 
-def _encoded(run: LiveRun, value: Any, definition: Definition) -> bytes:
+def _encoded(run: LiveRun, value: Any, definition: Definition) -> tuple[bytes, Any]:
+    """The bytes of a result, and the result as every recall will give it: a value of its own, whatever else still
+    holds the step's."""
     where = f"the result of step {definition.name!r}"
     try:
-        return codec.encode(value, definition.result_types, where, root=definition.name)
+        data = codec.encode(value, definition.result_types, where, root=definition.name)
+        if type(value) in _IMMUTABLE:
+            return data, value
+        return data, codec.decode(data, definition.result_types, where, root=definition.name)
     except CodecError as unfit:  # no checkpoint tells of it, so a line does
         run.log.warning("%s", unfit)
         raise
+
+
+def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:
+    """A recall gives back what the step returned; what it did to its arguments, it does not."""
+    definition = call.definition
+    if all(type(each) in _IMMUTABLE for each in (*call.args, *call.kwargs.values())):
+        return
+    if len(inputs) > _INPUTS_COMPARED_MAX:
+        return
+    try:
+        after = definition.encode_inputs(call.args, call.kwargs)
+    except CodecError:
+        after = b""
+    if after == inputs:
+        return
+    code, seen = definition.code, definition.function.__globals__.setdefault("__warningregistry__", {})
+    warn_explicit(
+        f"run {call.frame.run.id!r}: the arguments of step {definition.name!r} were changed while it ran, and a resume "
+        "would recall its result without that change. Return what is new, or keep it in holdfast.state.",
+        NotRecorded,
+        code.co_filename,
+        code.co_firstlineno,
+        registry=seen,
+    )
 
 
 async def _within(seconds: float, body: Awaitable[Any]) -> Any:

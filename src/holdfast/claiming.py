@@ -86,7 +86,9 @@ class Claiming:
                 )
             if not waited:
                 waited = True
-                RunLog(before.id).info("owned by %s, waiting for it", lease.process_of(before.owner or ""))
+                # A warning, because a terminal that shows nothing else would seem to hang.
+                owner = lease.process_of(before.owner or "")
+                RunLog(before.id).warning("%s advances it now, waiting for it to end", owner)
             await clock.sleep(POLL_S)
 
     async def _found(self) -> RunRow:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock, codec
 from .branches import Frame, current_frame
 from .errors import NotInRun
+from .news import encode_chunk
 from .state import BodyView
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def now() -> datetime:
     resume; in a step and outside a run, the machine's.
     """
     frame = current_frame()
-    in_step = frame is not None and frame.step is not None and frame.step.kind == "step"
+    in_step = frame is not None and frame.step is not None and frame.step.row.kind == "step"
     ms = clock.now_ms() if frame is None or in_step else frame.run.logical_ms(frame.scope)
     return datetime.fromtimestamp(ms / 1000, UTC)
 
@@ -136,7 +137,7 @@ def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
     frame = current_frame()
     if frame is None:
         return
-    if frame.step is None or frame.step.kind != "step":
+    if frame.step is None or frame.step.row.kind != "step":
         raise NotInRun("holdfast.spend() belongs into a step: costs are recorded with the step that caused them")
     if not (0 <= tokens <= _COST_MAX and 0 <= usd <= _COST_MAX):
         raise ValueError(f"costs are not negative, and at most {_COST_MAX:.0e}: tokens={tokens!r}, usd={usd!r}")
@@ -144,3 +145,26 @@ def spend(*, tokens: int = 0, usd: float = 0.0) -> None:
         frame.step.tokens = (frame.step.tokens or 0) + tokens
     if usd:
         frame.step.usd = (frame.step.usd or 0.0) + usd
+
+
+def progress(done: float, total: float) -> None:
+    """Tell those who watch that ``done`` of ``total`` is done, in whatever unit; the last word counts. Returns at once,
+    from any thread. Not recorded; outside a run it does nothing.
+    """
+    for value in (done, total):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"holdfast.progress() takes two numbers, got {done!r} and {total!r}")
+    frame = current_frame()
+    if frame is not None:
+        frame.run.tell(frame, (done, total))
+
+
+def emit(chunk: Any) -> None:
+    """Send a chunk (a token, a line, a dict) to those who watch, in order. Returns at once, from any thread.
+
+    ``chunk`` is anything ``holdfast.state`` could hold, of at most 64 KiB, else ``CodecError``. It is not recorded: a
+    step that is executed again emits again, one that is recalled does not. Outside a run it does nothing.
+    """
+    frame = current_frame()
+    if frame is not None:
+        frame.run.tell(frame, encode_chunk(chunk))

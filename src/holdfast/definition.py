@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -10,7 +11,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from . import codec
-from .errors import HoldfastError
+from .errors import CodecError, HoldfastError
 
 if TYPE_CHECKING:
     from .store import RunRow
@@ -61,12 +62,14 @@ class Definition:
                 "a step of its own and loop over them in the workflow."
             )
         if not inspect.isfunction(function):
-            raise TypeError(
-                f"@{kind} needs a function, got {function!r}. Below @staticmethod or @classmethod, put @{kind} "
-                "nearer to the def."
-            )
+            raise TypeError(f"@{kind} needs a function, got {function!r}. {_instead(function, kind)}")
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"@{kind}: name= must be a non-empty str, got {self.name!r}")
+        if self.name.endswith("<lambda>"):
+            raise TypeError(
+                f"@{kind}: a lambda has no name for its records to be found by. Write a def, or name it: "
+                f'{kind}(name="…")(lambda …).'
+            )
         if type(self.attempts) is not int or self.attempts < 1:
             raise ValueError(f"@{kind} {self.name}: attempts= must be a whole number from 1, got {self.attempts!r}")
         if not isinstance(self.backoff, (int, float)) or not self.backoff >= 0:
@@ -169,7 +172,20 @@ class Definition:
         bound = self.bind(args, kwargs)
         for name in self.ignore:
             bound.pop(name, None)
-        return codec.encode_inputs(bound, self._inputs_where)
+        try:
+            return codec.encode_inputs(bound, self._inputs_where)
+        except CodecError as unfit:
+            raise CodecError(f"{unfit} {self._way_around(unfit.path)}", path=unfit.path) from None
+
+    def _way_around(self, path: str) -> str:
+        """What to do about an argument that cannot be stored, such as a client or a connection."""
+        if self.kind == "workflow":
+            return (
+                "All arguments of a workflow are stored, so that it can be resumed without them: make what cannot be "
+                "stored inside a step, or where the module is loaded."
+            )
+        argument = re.match(r"\w*", path)
+        return f'Or leave the argument out of what is compared and stored: @step(ignore="{argument and argument[0]}").'
 
     @cached_property
     def _inputs_where(self) -> str:
@@ -189,6 +205,15 @@ class Definition:
                 "can hold; return key.encode('utf-8', 'backslashreplace').decode(), say."
             ) from None
         return key
+
+
+def _instead(thing: Any, kind: str) -> str:
+    """What to mark where ``thing`` is no function."""
+    if isinstance(thing, (staticmethod, classmethod)):
+        return f"Put @{kind} nearer to the def, below @{type(thing).__name__}."
+    if isinstance(thing, type):
+        return f"Mark the methods of the class that are {kind}s, each by itself."
+    return f"Write a def that calls it, and mark that with @{kind}."
 
 
 def _is(value: Any, default: Any) -> bool:

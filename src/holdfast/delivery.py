@@ -38,16 +38,14 @@ class Stop(BaseException):
 
 
 class Pending:
-    """An outcome under way to its caller: recorded or being recorded, not delivered yet.
+    """An outcome under way to its caller: recorded or being recorded, not delivered yet."""
 
-    ``change`` is the step's change of state, None where it is to be read from the row."""
+    __slots__ = ("_changed", "_error", "_frame", "_future", "_in_thread", "_settled", "row")
 
-    __slots__ = ("_change", "_error", "_frame", "_future", "_in_thread", "_settled", "row")
-
-    def __init__(self, frame: Frame, row: Checkpoint, change: dict[str, Any] | None, *, in_thread: bool) -> None:
+    def __init__(self, frame: Frame, row: Checkpoint, *, changed: bool, in_thread: bool) -> None:
         self.row = row
         self._frame = frame
-        self._change = change
+        self._changed = changed
         self._in_thread = in_thread
         self._future: asyncio.Future[None] | None = None
         self._settled = False
@@ -68,7 +66,8 @@ class Pending:
         run.delivering(row)
         error: BaseException | None = None
         try:
-            change = self._change if self._change is not None else decode_change(row).step
+            # Live from the row too: what the step left in the state may be in others' hands, and change meanwhile.
+            change = decode_change(row).step if self._changed else None
             if change:
                 frame.view.apply(change, row.seq)
         except StateConflict as conflict:

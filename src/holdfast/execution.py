@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import branches, clock, codec, lease, threads
+from . import body, branches, clock, codec, lease
 from .claiming import Claimed, Claiming
 from .definition import PYTHON, other_version
 from .delivery import Stop
@@ -34,10 +33,6 @@ from .store import Checkpoint, Finish, RunRow
 if TYPE_CHECKING:
     from .app import Holdfast
     from .workflow import Call
-
-
-_abandoned: list[asyncio.Task[Any]] = []  # were they collected, their code would go on
-UNWIND_S = 5.0  # how long a stopped program's own cleanup is waited for
 
 
 class Unloaded(HoldfastError):
@@ -148,6 +143,7 @@ class Execution:
             claimed.rows,
             self.loop,
             submit=self._submit,
+            announce=self.journal.announce,
             home=self.home,
             ignored=set(self._failure.seqs) if self._failure is not None else set(),
         )
@@ -236,7 +232,7 @@ class Execution:
     # -- the body ------------------------------------------------------------------------------------------
 
     async def _run_body(self, run: LiveRun) -> Any:
-        root = self._start_body(run)
+        root = body.start(run, self.call)
         ended: asyncio.Future[None] = self.loop.create_future()
 
         def end(_: object = None) -> None:
@@ -248,37 +244,13 @@ class Execution:
         try:
             await ended
         except asyncio.CancelledError:
-            run.poison(Unloaded(_why_unloaded(root)))
+            run.poison(Unloaded(body.why_unloaded(root)))
         if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
         if run.stop is not None:
-            await self._unwind(run, root)
+            await body.unwind(run, root)
             return await self._stopped(run, run.stop.error)
         return await self._finish(run, root)
-
-    def _start_body(self, run: LiveRun) -> asyncio.Future[Any]:
-        frame = run.root_frame()
-        if not self.definition.is_async:
-            return threads.run_in_thread(run, frame, self.call.body, self.id)
-        context = contextvars.copy_context()
-        context.run(branches.enter_thread_frame, frame)
-        root = asyncio.Task(self.call.body(), loop=self.loop, name=f"holdfast body {self.id}", context=context)
-        branches.label(root, frame)
-        frame.task = root
-        return root
-
-    async def _unwind(self, run: LiveRun, root: asyncio.Future[Any]) -> None:
-        """Let the program's own cleanup happen; what it does after that is ignored."""
-        if isinstance(root, asyncio.Task) and not root.done():
-            root.cancel()
-            try:
-                await asyncio.wait({root}, timeout=UNWIND_S)
-            except asyncio.CancelledError:
-                pass  # asked a second time: do not wait
-        if not root.done():
-            _abandon(run, root)
-        elif not root.cancelled():
-            root.exception()  # looked at, so that asyncio does not report it as lost
 
     async def _stopped(self, run: LiveRun, error: HoldfastError) -> Any:
         if isinstance(error, Fenced):
@@ -317,7 +289,7 @@ class Execution:
         return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
 
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
-        error = _exception_of(root)
+        error = body.exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
             _tell_stopped(run, f"stopped by {error!r} in its own code")
             await self._committed(self._handed_back(run))
@@ -398,31 +370,5 @@ class Execution:
             pass
 
 
-def _abandon(run: LiveRun, root: asyncio.Future[Any]) -> None:
-    """A program that will not stop is left behind, so that ``asyncio.run`` does not wait for it at its end."""
-    root.add_done_callback(lambda done: done.cancelled() or done.exception())
-    for task in asyncio.all_tasks(run.loop):
-        frame = branches.frame_of(task)
-        if frame is not None and frame.run is run:
-            asyncio.tasks._unregister_task(task)
-            setattr(task, "_log_destroy_pending", False)  # noqa: B010 - neither of these is public
-            _abandoned.append(task)
-
-
-def _why_unloaded(root: asyncio.Future[Any]) -> str:
-    """A ``sys.exit`` in the program ends the loop, which looks from here like any other end from outside."""
-    error = root.exception() if root.done() and not root.cancelled() else None
-    if error is None or isinstance(error, (Exception, Stop)):
-        return "stopped from outside"
-    return f"stopped by {error!r} in its own code"
-
-
 def _tell_stopped(run: LiveRun, how: str) -> None:
     run.log.info("%s with %s recorded; the same line resumes it", how, count(run.recorded, "step"))
-
-
-def _exception_of(root: asyncio.Future[Any]) -> BaseException | None:
-    try:
-        return root.exception()
-    except asyncio.CancelledError as error:
-        return error

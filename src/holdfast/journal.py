@@ -21,6 +21,7 @@ import msgspec
 
 from . import clock, lease
 from .errors import Fenced, HoldfastError, StoreError
+from .news import Bulletin, Newsroom
 from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
@@ -46,6 +47,10 @@ _Finished = tuple[Entry, Any, HoldfastError | None]
 
 def _END() -> None:
     """The thread ends here."""
+
+
+def _NEWS() -> None:
+    """The thread wakes up to see that a run has told something."""
 
 
 class _Port:
@@ -144,12 +149,20 @@ class _Port:
 class Journal:
     """The committer thread of one ``Holdfast``, and the heartbeat of its leases."""
 
-    def __init__(self, store: Store, owner: str, renewed: Callable[[set[int] | None, float, float], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        renewed: Callable[[set[int] | None, float, float], None],
+        doing: Callable[[], dict[int, bytes]],
+    ) -> None:
         self.store = store
         self.owner = owner
         self._renewed = renewed
+        self._doing = doing  # what has changed, by run, of what is in flight: it goes along with the leases
         self._queue: SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
+        self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
         self._closed = False
@@ -195,6 +208,11 @@ class Journal:
                 self._thread = threading.Thread(target=self._work, name="holdfast-journal", daemon=True)
                 self._thread.start()
 
+    def announce(self, bulletin: Bulletin) -> None:
+        """There is something in a bulletin that was empty. From any thread."""
+        self._newsroom.add(bulletin)
+        self._queue.put(_NEWS)
+
     def renew_now(self, then: Callable[[], None]) -> None:
         """Renew the leases out of turn, for a run whose local deadline has passed."""
 
@@ -220,13 +238,15 @@ class Journal:
     def _work(self) -> None:
         due = time.monotonic() + lease.RENEW_EVERY_S
         while True:
-            entries, other = self._next(due)
+            entries, other = self._next(self._newsroom.due(due))
             if entries:
                 try:
+                    self._newsroom.write_before(entry.row for entry in entries)
                     self._commit(entries)
                 except Exception as error:  # a mistake of ours: whoever waits is told, rather than waiting for ever
                     self._failed = error
                     self._tell(entries, Committed())
+            self._newsroom.write_due()
             if time.monotonic() >= due:
                 self._renew()
                 due = time.monotonic() + lease.RENEW_EVERY_S
@@ -299,7 +319,8 @@ class Journal:
     def _renew(self) -> None:
         began = clock.monotonic()
         try:
-            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS) if self._failed is None else None
+            alive = self._failed is None
+            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, doing=self._doing()) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
         self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)

@@ -38,9 +38,31 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """Seconds between boot and the start of the process (which a change of the wall clock does not touch); None if
-    dead.
-    """
+    """Seconds between boot and the start of the process; None if dead, -1 if it may live and cannot be looked at."""
+    if not Path("/proc/self/stat").exists():
+        return _started_by_psutil(pid)
+    try:
+        # Not by psutil, whose times are those of the wall clock: it may be stepped between two looks at it.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (FileNotFoundError, ProcessLookupError):
+        return -1.0 if _is_hidden(pid) else None
+    except (OSError, ValueError, IndexError):
+        return -1.0
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it lives all the same: /proc may be mounted so that other users' processes are not shown."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _started_by_psutil(pid: int) -> float | None:
     import psutil
 
     try:
@@ -54,15 +76,6 @@ def _started(pid: int) -> float | None:
         return -1.0
 
 
-def _started_here() -> float | None:
-    """The same for this process, without the 30 ms that importing psutil would add to every cold start."""
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 _own: tuple[int, float] | None = None
 
 
@@ -71,7 +84,7 @@ def owner_name() -> str:
     global _own
     pid = os.getpid()
     if _own is None or _own[0] != pid:
-        _own = (pid, _started_here() or _started(pid) or 0.0)
+        _own = (pid, _started(pid) or 0.0)
     return f"{host()}|{pid}|{_own[1]:.2f}|{time.time_ns():x}{os.urandom(2).hex()}"
 
 

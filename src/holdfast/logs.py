@@ -43,5 +43,5 @@ class LogFilter(logging.Filter):
             frame = None
         if not hasattr(record, "run_id"):
             record.run_id = "" if frame is None else frame.run.id
-        record.step = "" if frame is None or frame.step is None else frame.step.name
+        record.step = "" if frame is None or frame.step is None else frame.step.row.name
         return True

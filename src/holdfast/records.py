@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import codec
 from .errors import CodecError
 from .failure import Failure
+from .news import Told
+from .recall import scope_of
 from .store import Checkpoint as CheckpointRow
 from .store import RunRow, Spent
 
@@ -84,6 +86,54 @@ class Checkpoint:
     usd: float | None
     epoch: int
 
+    @property
+    def place(self) -> str:
+        """The call's place in the run, as the news of this call name it, and the ``scope`` of what it called."""
+        return scope_of(self.scope, self.branch, self.name, self.key, self.n)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What ``holdfast.progress`` told: ``done`` of ``total``. See ``Emitted`` for the other fields."""
+
+    name: str
+    place: str
+    done: float
+    total: float
+    after: int
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What ``holdfast.emit`` sent: ``chunk``, as plain data.
+
+    ``name`` is the step's (or the workflow's, for its own body, whose ``place`` is ""). ``place`` tells one call from
+    another, and is that of the checkpoint the call will have. Another ``attempt`` of the step, or another ``epoch`` of
+    the run (its owner died), tells from the beginning again. ``after`` is the ``seq`` of the last checkpoint before it.
+    """
+
+    name: str
+    place: str
+    chunk: Any
+    after: int
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Here ``count`` pieces of progress and chunks were told that this watcher came too late for."""
+
+    count: int
+    after: int
+    epoch: int
+
+
+Event: TypeAlias = Checkpoint | Progress | Emitted | Skipped
+"""What ``hf.watch`` yields."""
+
 
 def count(number: int, noun: str) -> str:
     """``1 step``, ``2 steps``, ``3 processes``."""
@@ -152,3 +202,11 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
         usd=row.usd,
         epoch=row.epoch,
     )
+
+
+def news_of(told: Told, epoch: int) -> Progress | Emitted:
+    if isinstance(told.said, bytes):
+        chunk = value_of(told.said, codec.Types.none, f"a chunk of {told.name!r}")
+        return Emitted(told.name, told.place, chunk, told.after, told.attempt, epoch)
+    done, total = told.said
+    return Progress(told.name, told.place, done, total, told.after, told.attempt, epoch)

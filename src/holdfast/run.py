@@ -13,6 +13,7 @@ from . import branches, clock, codec
 from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
+from .news import Bulletin, Told
 from .recall import Records, enclosing
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .branches import Frame
 
 _REFUSALS_MAX = 100
+_TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
@@ -34,11 +36,13 @@ class LiveRun:
         loop: asyncio.AbstractEventLoop,
         *,
         submit: Callable[[Checkpoint, Callable[[Any, HoldfastError | None], None]], None],
+        announce: Callable[[Bulletin], None],
         home: Any,
         ignored: set[int] | None = None,
     ) -> None:
         self.id = row.id
         self.log = RunLog(row.id)
+        self.workflow = row.workflow
         self.no = row.no
         self.epoch = row.epoch
         self.seed = row.seed
@@ -65,18 +69,21 @@ class LiveRun:
         self.lease_deadline = 0.0
         self.confirm_lease: Callable[[], Any] = lambda: None
         # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it
-        # goes.
-        self.observer: Callable[[str, LiveRun, Checkpoint], None] | None = None
+        # goes. Told ("told", run, news) on whichever thread tells.
+        self.observer: Callable[[str, LiveRun, Any], None] | None = None
         self.durable = True
         self.expensive = 0
         self.warned = False
         initial = codec.decode(row.state, codec.Types.none, "the initial state", root="state") if row.state else {}
         self.view = BodyView(initial, rows)
         self._submit = submit
+        self._announce = announce
+        self._bulletin = Bulletin(row.no, row.epoch)
         self._seq = self.recorded_until
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
-        self.calls: set[asyncio.Task[Any]] = set()  # tasks inside a step call
+        self.in_flight: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # the steps executing, and in which task
+        self._told = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
@@ -105,6 +112,20 @@ class LiveRun:
             task.exception()  # hf.run tells what stopped the run; asyncio need not report it once more
         self.tasks -= 1
         self.delivery.stir()
+
+    def told_anew(self) -> bytes | None:
+        """What is in flight, for those who look from outside; None if that is what was told last. Asked by the
+        heartbeat, on its thread."""
+        flying = [row for row, _ in list(self.in_flight.values())]
+        steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
+        try:
+            told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+        except CodecError:  # a name that no text can hold: the step itself will say so when it is recorded
+            return None
+        if told == self._told:
+            return None
+        self._told = told
+        return told
 
     # -- stopping ------------------------------------------------------------------------------------------
 
@@ -152,7 +173,7 @@ class LiveRun:
             current = asyncio.current_task()
         except RuntimeError:
             pass
-        for task in list(self.calls):
+        for task in {task for _, task in self.in_flight.values()}:
             if task is not current:
                 task.cancel()
 
@@ -205,6 +226,8 @@ class LiveRun:
         if change or body:
             where = f"the state change of step {row.name!r}"
             row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
+        if body:
+            self.view.carried(body)
         self._seq += 1
         row.seq = self._seq
         row.checksum = row.compute_checksum()
@@ -225,6 +248,18 @@ class LiveRun:
         row.seq = self._seq
         row.checksum = row.compute_checksum()
         self._submit(row, lambda _, error: None)
+
+    def tell(self, frame: Frame, said: bytes | tuple[float, float]) -> None:
+        """News for those who watch, from any thread. Nothing waits for it, and nothing depends on it."""
+        if self.stop is not None or self.finished:
+            return
+        row = frame.step.row if frame.step is not None else None
+        name, attempt = (row.name, row.attempts) if row is not None else (self.workflow, 1)
+        told = Told(self._seq, name, frame.scope, attempt, said)
+        if self.observer is not None:
+            self.observer("told", self, told)
+        if self._bulletin.add(told):
+            self._announce(self._bulletin)
 
     def in_turn(self, pending: Pending) -> None:
         """Deliver an outcome when all that came before it has been: at once if the run has no other task."""

@@ -71,6 +71,13 @@ class Session:
 
     def _restored(self, row: RunRow, rows: list[Checkpoint]) -> dict[str, Any]:
         initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
+        for each in rows:
+            if each.checksum != each.compute_checksum():
+                raise CodecError(
+                    f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content. It "
+                    "was changed or damaged since it was written; it is kept as it is. Restore the store from a "
+                    "backup, or open a session under a new id."
+                )
         return replay(initial, rows)
 
     async def _claim(self) -> Claimed:

@@ -137,10 +137,12 @@ class BodyView(View):
         self._read_on(delivered)
         if self._chunks:
             return None  # recorded rows further on carry what the body is just doing again
-        chunk = delta.diff(self._carried, self.values)
-        if chunk:
-            delta.apply(self._carried, chunk, check=False)
-        return chunk
+        return delta.diff(self._carried, self.values)
+
+    def carried(self, chunk: dict[str, Any]) -> None:
+        """A row carries ``chunk`` now."""
+        assert self._carried is not None
+        delta.apply(self._carried, chunk, check=False)
 
 
 def replay(initial: dict[str, Any], rows: Iterable[Checkpoint]) -> dict[str, Any]:

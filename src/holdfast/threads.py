@@ -144,6 +144,17 @@ def refuse_on_loop(name: str, kind: str) -> None:
     )
 
 
+def refuse_off_loop(name: str) -> None:
+    """An async step called from plain ``def`` code of a run would never be awaited as part of it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise HoldfastError(
+            f"step {name!r} is an async def, and the plain def code that calls it here cannot await it. Make the "
+            f"workflow an async def, and write: await {name.rpartition('.')[2]}(…); or make the step a plain def."
+        ) from None
+
+
 def why_lost() -> str | None:
     """How a step called here without a run came to lose the run it seems to be meant for; None if nothing says so."""
     if branches.forked_from is not None:
@@ -159,6 +170,6 @@ def why_lost() -> str | None:
     except RuntimeError:
         pass
     return (
-        "in a thread that belongs to no run while one is live, so its result is not recorded. Start the thread with "
-        "asyncio.to_thread, which carries the run along."
+        "in a thread that belongs to no run while one is live, so its result is not recorded. In an async workflow, "
+        "start the thread with asyncio.to_thread, which carries the run along."
     )

@@ -41,6 +41,8 @@ class _Awaitable(Coroutine[Any, Any, R_co]):
         frame = current_frame()
         if frame is None:
             _warn_if_lost(definition)
+        elif definition.kind == "step":
+            threads.refuse_off_loop(definition.name)
         self._invocation = None if frame is None else Invocation(definition, instance, frame, args, kwargs)
         self._coro = None
 
@@ -271,6 +273,27 @@ def _call_plain(definition: Definition, instance: Any, args: tuple[Any, ...], kw
 def _warn_if_lost(definition: Definition) -> None:
     if definition.kind == "step" and (why := threads.why_lost()) is not None:
         warnings.warn(f"step {definition.name!r} was called {why}", NotRecorded, stacklevel=4)
+
+
+def no_call(given: object) -> str:
+    """Why ``given`` is no call of a workflow, and what to write. A call that was made by mistake is closed."""
+    if isinstance(given, StepCall):
+        hint = "A step is awaited in a workflow; run that."
+    elif isinstance(given, (AsyncStep, PlainStep)):
+        hint = "A step is called in a workflow; run that."
+    elif isinstance(given, AsyncWorkflow):
+        hint = "It has to be called: give it its arguments."
+    elif isinstance(given, PlainWorkflow):
+        hint = "It has to be bound to its arguments: .bind(…)."
+    elif inspect.iscoroutine(given):
+        hint = "Mark the function with @workflow."
+    else:
+        hint = "A plain def workflow that is called has run already: .bind(…) makes the call to be run."
+    if isinstance(given, Coroutine):
+        given.close()  # this error tells enough; it need not be told besides that nobody awaited it
+    return (
+        f"expected a call of a workflow, such as review(…) or, for a plain def, review.bind(…); got {given!r}. {hint}"
+    )
 
 
 def _mark_as_coroutine_function(decorated: Any) -> None:

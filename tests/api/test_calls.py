@@ -604,6 +604,78 @@ def test_a_call_made_in_a_run_and_awaited_outside_of_it_is_refused() -> None:
     assert ran == []
 
 
+def test_a_result_is_a_value_of_its_own_the_first_time_too(tmp_path: Path) -> None:
+    """A recalled result shares nothing with what the step held, or with itself; a live one must not either."""
+    held: list[Any] = [[0], [0]]
+
+    @step
+    async def given(items: list[int]) -> list[int]:
+        return items
+
+    @step
+    async def cached() -> list[Any]:
+        return held
+
+    @step
+    async def tangled() -> list[list[int]]:
+        return [[0]] * 2
+
+    @step
+    async def last() -> None:
+        if not ran:
+            ran.append("failed")
+            raise ValueError
+
+    @workflow(version="1")
+    async def plan() -> list[Any]:
+        items = [1]
+        found = [await given(items), await cached(), await tangled()]
+        found[0].append(2)
+        found[1][0].append(2)
+        found[2][0].append(2)
+        held[1].append(3)
+        await last()
+        return [items, *found]
+
+    async def program() -> None:
+        async with holdfast.open(tmp_path / "jobs.db") as hf:
+            with pytest.raises(StepFailed):
+                await hf.run(plan(), id="a")
+            expected = [[1], [1, 2], [[0, 2], [0]], [[0, 2], [0]]]
+            assert await hf.run(plan(), id="a") == expected
+            held[:] = [[0], [0]]
+            assert await hf.run(plan(), id="b") == expected
+
+    asyncio.run(program())
+
+
+def test_a_step_that_changes_its_arguments_warns_that_a_resume_would_not() -> None:
+    @step
+    async def append(items: list[int], item: int) -> int:
+        items.append(item)
+        return item
+
+    @step(ignore="items")
+    async def append_ignored(items: list[int], item: int) -> int:
+        items.append(item)
+        return item
+
+    @workflow
+    async def plan() -> list[int]:
+        items = [1]
+        await append_ignored(items, 2)
+        with pytest.warns(NotRecorded, match=r"run 'a': the arguments of step .*append' were changed") as told:
+            await append(items, 3)
+        assert [each.filename for each in told] == [__file__]
+        return items
+
+    async def program() -> None:
+        async with holdfast.open("memory://") as hf:
+            assert await hf.run(plan(), id="a") == [1, 2, 3]
+
+    asyncio.run(program())
+
+
 def test_two_steps_of_one_name_in_a_run_are_refused_with_the_way_out() -> None:
     @step(name="fetch")
     async def one() -> int:

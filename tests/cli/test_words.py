@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 from terminal import Done, Terminal
 
@@ -86,6 +87,40 @@ async def wanders(way: str = "") -> str:
     return await told(open("way").read())
 
 
+@step
+async def loses_the_store() -> int:
+    import apsw
+
+    db = apsw.Connection("odd.db")
+    db.execute("DROP TABLE checkpoint")
+    db.close()
+    return 1
+
+
+@workflow(version="1")
+async def homeless() -> None:
+    await fine()
+    await loses_the_store()
+    await fine()
+
+
+@step
+async def is_robbed(id: str) -> int:
+    from holdfast.store import open_store
+
+    store = open_store("odd.db")
+    row = store.get(id)
+    store.claim(row.no, row.epoch, owner="elsewhere/boot/ns|7|1.00|serial", ttl_ms=60_000, died=True)
+    store.close()
+    return 1
+
+
+@workflow(version="1")
+async def robbed(id: str) -> None:
+    await is_robbed(id)
+    await fine()
+
+
 @workflow
 async def unversioned() -> int:
     await fine()
@@ -143,6 +178,22 @@ def test_a_run_that_diverged_and_one_of_another_version_are_exit_code_3(odd: Ter
     assert "run 'w' was recorded by version '1' of 'wanders', and this is version '2'. Resume it" in other.err
     assert "Python" not in other.err
     assert "version=" not in other.err
+
+
+def test_a_run_that_was_taken_over_and_one_whose_store_is_lost_are_exit_code_3(odd: Terminal) -> None:
+    robbed = odd.type("run", "odd:robbed", "r", "--id", "r", *STORE)
+    assert (robbed.code, "was taken over by elsewhere pid 7" in robbed.err) == (3, True), robbed
+    lost = odd.type("run", "odd:homeless", "--id", "h", *STORE)
+    assert (lost.code, "odd.db does not have the tables holdfast made" in lost.err) == (3, True), lost
+
+
+def test_a_record_that_is_damaged_is_exit_code_3(odd: Terminal) -> None:
+    assert odd.type("run", "odd:swears", "a", "--id", "x", *STORE).code == 1
+    db = apsw.Connection(str(odd.folder / "odd.db"))
+    db.execute("UPDATE checkpoint SET result = x'07' WHERE seq = 1")
+    db.close()
+    damaged = odd.type("resume", "x", *STORE)
+    assert (damaged.code, "the row's checksum does not match its content" in damaged.err) == (3, True), damaged
 
 
 def test_a_version_nobody_chose_comes_with_the_advice_to_choose_one(odd: Terminal) -> None:

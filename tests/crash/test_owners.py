@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from processes import Scene, until
+
+from holdfast import lease
 
 pytestmark = pytest.mark.crash
 
@@ -51,6 +56,32 @@ def test_an_owner_that_lives_is_waited_for(scene: Scene) -> None:
     assert not any(line.startswith(("b began", "c ")) for line in scene.ledger())
     row, _ = scene.rows()
     assert (row.deaths, row.epoch) == (0, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="elsewhere start times are the wall clock's")
+def test_an_owner_lives_on_when_the_wall_clock_is_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil's start times are those of the wall clock, and the time of boot with it: two looks, two answers."""
+    import psutil
+
+    owner, booted = lease.owner_name(), psutil.boot_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 3600)
+    assert not lease.is_dead(owner)
+
+
+def test_only_a_process_that_is_gone_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = lease.owner_name()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    where, _, *rest = owner.split("|")
+    gone = "|".join((where, str(child.pid), *rest))
+    until(lambda: lease.is_dead(gone), lambda: "a zombie passes for living")
+    child.wait()
+    assert lease.is_dead(gone) and not lease.is_dead(owner)
+
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)  # as for another user's process where /proc does not show it
+    assert lease.is_dead(gone) == (not Path("/proc/self/stat").exists())
 
 
 def test_a_killed_owner_is_taken_over_at_once(scene: Scene) -> None:

@@ -44,7 +44,7 @@ def test_the_log_of_a_killed_owner_and_of_who_took_over(scene: Scene) -> None:
     scene.ended(scene.started[1])
     assert told(scene.log("a")) == ["INFO [job/] holdfast: run job: started staged"]
     assert told(scene.log("b")) == [
-        "INFO [job/] holdfast: run job: owned by PROCESS, waiting for it",
+        "WARNING [job/] holdfast: run job: PROCESS advances it now, waiting for it to end",
         "WARNING [job/] holdfast: run job: taken over from PROCESS, which is dead; 2 checkpoints",
         "INFO [job/] holdfast: run job: done; steps: 2 executed, 2 recalled",
     ]

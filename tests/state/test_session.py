@@ -10,6 +10,7 @@ import uuid
 import warnings
 from pathlib import Path
 
+import apsw
 import pytest
 
 import holdfast
@@ -288,3 +289,21 @@ asyncio.run(main())
     assert run("after assess") == (-9, ["assess"])
     assert run("report") == (-9, ["report"])
     assert run("never") == (0, ["report", "['parse', 'assess', 'report']"])
+
+
+def test_a_damaged_row_is_named_and_not_read(tmp_path: Path) -> None:
+    async def program() -> None:
+        async with holdfast.open(tmp_path / "jobs.db") as hf, hf.session("s") as session:
+            session.state["amount"] = "1000"
+            await session.save()
+        db = apsw.Connection(str(tmp_path / "jobs.db"))
+        db.execute("UPDATE checkpoint SET delta = CAST(replace(delta, '1000', '9000') AS BLOB)")
+        assert db.changes() == 1
+        db.close()
+        async with holdfast.open(tmp_path / "jobs.db") as hf:
+            for _ in range(2):  # and it is not held meanwhile
+                with pytest.raises(CodecError, match=r"session 's', checkpoint 1: .*checksum"):
+                    async with hf.session("s"):
+                        pass
+
+    asyncio.run(program())

@@ -139,6 +139,32 @@ def test_overlapping_steps_lose_nothing_where_the_state_was_empty(url: str, nest
     asyncio.run(program())
 
 
+def test_what_others_do_to_a_value_before_it_is_delivered_is_no_part_of_it(url: str) -> None:
+    """The row holds the value as it was when the step ended, and so must the live state."""
+    shared = [1]
+    ended = asyncio.Event()
+
+    @step
+    async def keep() -> None:
+        holdfast.state["kept"] = shared
+        ended.set()
+
+    async def others() -> None:
+        await ended.wait()
+        shared.append(2)
+
+    @workflow(version="1")
+    async def plan() -> list[int]:
+        await asyncio.gather(keep(), others())
+        return list(holdfast.state["kept"])
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(plan(), id="a") == [1]
+
+    asyncio.run(program())
+
+
 def test_changes_are_applied_when_the_outcome_is_delivered(url: str) -> None:
     @workflow(version="1")
     async def plan() -> None:
@@ -435,6 +461,32 @@ def test_changes_that_only_the_body_makes_are_carried_for_readers(url: str) -> N
 
     state = first_time_and_resumed(plan, url)[0]
     assert state["pages"] == [1, "body", "inner", 2]
+
+
+@pytest.mark.parametrize("whose", ["step", "body"])
+def test_what_a_refused_row_would_have_carried_is_carried_by_the_next(url: str, whose: str) -> None:
+    @step
+    async def unfit() -> None:
+        if whose == "step":
+            holdfast.state["bad"] = object()
+
+    @workflow(version="1")
+    async def plan() -> dict[str, Any]:
+        holdfast.state["body"] = 1
+        if whose == "body":
+            holdfast.state["bad"] = object()
+        with pytest.raises(CodecError, match="bad"):
+            await unfit()
+        holdfast.state.pop("bad", None)
+        await append("pages", 1)
+        return plain()
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(plan(), id="a") == {"body": 1, "pages": [1]}
+            assert await replayed(hf, "a") == {"body": 1, "pages": [1]}
+
+    asyncio.run(program())
 
 
 def test_what_a_failed_attempt_of_the_run_left_is_put_right_for_readers(url: str) -> None:

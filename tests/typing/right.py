@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, assert_type
 from uuid import UUID
 
 import holdfast
-from holdfast import Call, Checkpoint, Holdfast, Run, Session, StepCall, step, workflow
+from holdfast import (
+    Call,
+    Checkpoint,
+    Emitted,
+    Event,
+    Holdfast,
+    Progress,
+    Run,
+    Session,
+    Skipped,
+    StepCall,
+    step,
+    workflow,
+)
 
 T = TypeVar("T")
 
@@ -188,6 +202,32 @@ def without_a_loop() -> None:
         assert_type(hf.wait(hf.run(report.bind("a"), id="a")), str)
         assert_type(hf.wait(hf.run(review_loan("a"), id="b")), str)
         assert_type(hf.wait(hf.get("a")), Run)
+
+
+async def watching(hf: Holdfast) -> str:
+    async for event in hf.watch("a", after=3):
+        assert_type(event, Checkpoint | Progress | Emitted | Skipped)
+        match event:
+            case Checkpoint():
+                assert_type(event.seq, int)
+                assert_type(event.place, str)
+            case Progress(done=done, total=total):
+                assert_type((done, total), tuple[float, float])
+            case Emitted(chunk=chunk):
+                assert_type(chunk, Any)
+            case Skipped():
+                assert_type(event.count, int)
+    async with aclosing(hf.watch("a")) as events:
+        return describe(await anext(events))
+
+
+def describe(event: Event) -> str:
+    return "" if isinstance(event, Skipped) else event.place
+
+
+def tell() -> None:
+    holdfast.emit({"token": "a"})
+    holdfast.progress(1, 2.5)
 
 
 async def durably(agent: Agent) -> None:

@@ -61,6 +61,10 @@ async def what_is_run(hf: holdfast.Holdfast, agent: Agent) -> None:
     await hf.start(review, id="a")  # wrong: not called
     await hf.runs(limit="ten")  # wrong: a number
     await hf.history()  # wrong: of which run?
+    await hf.watch("a")  # wrong: an async iterator
+    hf.watch("a", 3)  # wrong: after is a keyword
+    for _ in hf.watch("a"):  # wrong: an async iterator
+        ...
     hf.session()  # wrong: a session has an id
 
 
@@ -126,5 +130,8 @@ def the_rest() -> None:
     step(3)  # wrong: no function
     holdfast.state[1] = "one"  # wrong: keys are str
     holdfast.spend(100)  # wrong: of what?
+    holdfast.progress(1)  # wrong: of how many?
+    holdfast.progress("1", 2)  # wrong: a number
+    holdfast.emit()  # wrong: what?
     holdfast.open(url=7)  # wrong: a path or a URL
     holdfast.StepFailed("a", "b")  # wrong: the message is missing

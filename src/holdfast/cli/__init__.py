@@ -21,7 +21,8 @@ _COMMANDS = {
     "run": "holdfast.cli.running",
     "resume": "holdfast.cli.running",
     "list": "holdfast.cli.looking",
-    "show": "holdfast.cli.looking",
+    "show": "holdfast.cli.showing",
+    "watch": "holdfast.cli.watching",
     "cancel": "holdfast.cli.ending",
 }
 

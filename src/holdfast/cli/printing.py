@@ -108,6 +108,10 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def dollars(value: float) -> str:
+    return f"${value:.4f}".rstrip("0").rstrip(".")
+
+
 def ago(when_ms: int, now_ms: int) -> str:
     passed = (now_ms - when_ms) / 1000
     if passed < 1:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,8 @@ from rich.text import Text
 from holdfast import codec
 from holdfast.cli.printing import console, escaped, lines, seconds, short
 from holdfast.failure import Failure
+from holdfast.news import Told
+from holdfast.recall import scope_of
 from holdfast.records import count
 from holdfast.run import LiveRun
 from holdfast.store import Checkpoint
@@ -40,14 +43,21 @@ class Progress:
         self.recalled: Counter[str] = Counter()
         self.recalled_s = 0.0
         self._running: dict[int, tuple[LiveRun, Checkpoint, float]] = {}
+        self._bars: dict[tuple[str, str], tuple[float, float]] = {}  # by run and place, how far a step says it is
         self._lines: Counter[tuple[str, str]] = Counter()
         self._began = self._tallied = time.monotonic()
-        self._signs = _signs(target.encoding)
+        self._signs = signs(target.encoding)
         self._spinner = Spinner("dots" if self._signs is SIGNS else "line")
 
-    def __call__(self, event: str, run: LiveRun, row: Checkpoint) -> None:
-        """Told by the run, on its loop. Nothing here may raise: it would be the run's."""
+    def __call__(self, event: str, run: LiveRun, row: Checkpoint | Told) -> None:
+        """Told by the run, on its loop, or, of news, on the thread that tells. Nothing here may raise: it would be the
+        run's.
+        """
         self.runs[run.id] = run
+        if isinstance(row, Told):
+            if not isinstance(row.said, bytes):
+                self._bars[run.id, row.place] = row.said
+            return
         with contextlib.suppress(Exception):
             if event == "began":
                 self._running[id(row)] = (run, row, time.monotonic())
@@ -61,6 +71,7 @@ class Progress:
             else:
                 self.executed[row.name] += 1
                 self._running.pop(id(row), None)
+                self._bars.pop((run.id, _place_of(row)), None)
                 took = seconds(row.duration_ms / 1000)
                 again = f" (attempt {row.attempts})" if row.attempts > 1 else ""
                 self._line(run, row, row.status, took + again)
@@ -109,7 +120,9 @@ class Progress:
         for run, row, since in running[-RUNNING_SHOWN:]:
             whose = escaped(f"{run.id}  {row.name}" if self.several else row.name)
             again = f"  attempt {row.attempts}" if row.attempts > 1 else ""
-            table.add_row(" ", self._spinner, Text(whose), Text(seconds(now - since) + again, "dim"))
+            told = self._bars.get((run.id, _place_of(row)))
+            took = Text(seconds(now - since) + again, "dim")
+            table.add_row(" ", self._spinner, Text(whose), took, *(bar(*told) if told is not None else ()))
         more = len(running) - RUNNING_SHOWN
         if more > 0:
             table.add_row(" ", " ", Text(f"… and {more} more", "dim"))
@@ -153,6 +166,15 @@ class _LogLines(logging.Handler):
         self._console.print(Text(lines(record.getMessage()), style), soft_wrap=True)
 
 
+def bar(done: float, total: float) -> tuple[ProgressBar, Text]:
+    """How far something is, as cells of a table: a bar, and the numbers."""
+    return ProgressBar(total=max(total, 1e-9), completed=done, width=24), Text(f"{done:g} of {total:g}", "dim")
+
+
+def _place_of(row: Checkpoint) -> str:
+    return scope_of(row.scope, row.branch, row.name, row.key, row.n)
+
+
 SIGNS = {
     "began": ("▸", "cyan"),
     "done": ("✓", "green"),
@@ -169,7 +191,7 @@ _ASCII = {
 }
 
 
-def _signs(encoding: str) -> dict[str, tuple[str, str]]:
+def signs(encoding: str) -> dict[str, tuple[str, str]]:
     try:
         "".join(sign for sign, _ in SIGNS.values()).encode(encoding)
     except (UnicodeEncodeError, LookupError):

@@ -18,14 +18,16 @@ class Types:
 
     ``where`` gives the names that string annotations are evaluated with. The classes are collected at first
     use, so forward references may be defined after the step; what could not be resolved is told in later
-    error messages.
+    error messages. ``place`` says what is annotated, so that a message can say what to write there: a function's
+    "return", a "parameter" of it, or "" where nothing can be.
     """
 
-    __slots__ = ("_index", "_names", "_problems", "_roots", "decoder")
+    __slots__ = ("_index", "_names", "_problems", "_roots", "decoder", "place")
     none: ClassVar[Types]
 
-    def __init__(self, roots: Iterable[tuple[Any, Mapping[str, Any]]] = ()) -> None:
+    def __init__(self, roots: Iterable[tuple[Any, Mapping[str, Any]]] = (), place: str = "") -> None:
         self._roots = tuple(roots)
+        self.place = place
         self._index: dict[str, dict[str, type]] | None = None  # qualname -> module -> class
         self._names: dict[type, str] = {}
         self._problems: dict[str, str] = {}
@@ -33,10 +35,10 @@ class Types:
 
     @classmethod
     def of(cls, annotation: Any, where: Mapping[str, Any] | None = None) -> Types:
-        """The classes reachable from one annotation; a missing one (``Parameter.empty``) or Any has none."""
+        """The classes reachable from one annotation of a result; a missing one or Any has none."""
         if annotation in (None, Any, MISSING) or getattr(annotation, "__name__", "") == "_empty":
-            return cls.none
-        return cls([(annotation, where or {})])
+            return cls((), "return")
+        return cls([(annotation, where or {})], "return")
 
     @classmethod
     def of_return(cls, function: Callable[..., Any], override: Any = MISSING) -> Types:
@@ -48,7 +50,12 @@ class Types:
     def of_parameters(cls, function: Callable[..., Any]) -> Types:
         """Those of all parameters of ``function``."""
         plain, names = _names_seen_by(function)
-        return cls([(found, names) for name, found in _annotations(plain).items() if name != "return"])
+        return cls([(found, names) for name, found in _annotations(plain).items() if name != "return"], "parameter")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no annotation at all."""
+        return not self._roots
 
     @property
     def problem(self) -> str:

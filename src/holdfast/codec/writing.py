@@ -99,7 +99,8 @@ def _written(value: Any, types: Types | None, where: str, root: str) -> bytes:
         reason, path = refused.reason, root + "".join(reversed(refused.path))
     except (RecursionError, ValueError) as error:
         reason = f"cannot be written: {error}"
-    raise CodecError(f"{where} cannot be stored: {'it' if path == root else path} {reason}.", path=path)
+    what = "it" if path == root and "[" not in root else path  # a root with a subscript is a place of its own
+    raise CodecError(f"{where} cannot be stored: {what} {reason}.", path=path)
 
 
 class _Refused(Exception):
@@ -218,6 +219,8 @@ class _Writer:
     def _named(self, value: Any, cls: type) -> tuple[int, Any]:
         code, names, slots = shape(cls)
         if not code:
+            if hasattr(cls, "__await__"):
+                raise _Refused(f"is {value!r:.100}, which nobody has awaited yet; write await before the call")
             raise _Refused(f"is of type {full_name(cls)}; {_advice(cls, self.types)}")
         if self.types is None:
             name = cls.__qualname__
@@ -225,10 +228,9 @@ class _Writer:
             try:
                 name = self.types.name_of(cls)
             except LookupError as error:
-                raise _Refused(
-                    f"is a {full_name(cls)}, and {error}; annotate the return type of the function"
-                    f" so that it names {cls.__name__}, give returns={cls.__name__}, or return plain data"
-                ) from None
+                why = "nothing there says what to restore it as" if self.types.is_empty else error
+                way_out = _ANNOTATE[self.types.place].replace("…", cls.__name__)
+                raise _Refused(f"is a {full_name(cls)}, and {why}; {way_out}") from None
         if code == ENUM:
             return ENUM, [name, _member(value, cls)]
         if code == MODEL:
@@ -283,15 +285,27 @@ def _member(value: Any, cls: Any) -> Any:
 def _advice(cls: type, types: Types | None) -> str:
     bases = {base.__name__ for base in cls.__mro__ if base.__module__.startswith("pydantic.")}
     if bases & {"SecretStr", "SecretBytes", "Secret"}:
-        return "a secret is never written to the store: a secret among the inputs must be named in ignore=[…]"
+        return "a secret is never written to the store"
     if cls.__module__.partition(".")[0] in ("numpy", "pandas"):
         return "convert it with .item() or .tolist()"
     for base in (dict, list, tuple, set, frozenset, str, int, float, bytes):
         if issubclass(cls, base):
             return f"it would come back as a plain {base.__name__}; convert it with {base.__name__}(…) first"
-    if types is None:
-        return "pass plain data instead, or name the argument in ignore=[…]"
-    return "return plain data instead (dict, list, a dataclass, …)"
+    return _INSTEAD["parameter" if types is None else types.place]
+
+
+# What to do about a value, by the place it was meant for: see ``Types.place``.
+_INSTEAD = {
+    "return": "return plain data instead (dict, list, a dataclass, …)",
+    "parameter": "pass plain data instead",
+    "": "keep plain data there (dict, list, str, numbers)",
+}
+_ANNOTATE = {
+    "return": "annotate the return type of the function so that it names … (a step may say returns=… too), or return "
+    "plain data",
+    "parameter": "annotate the parameter so that it names …, or pass plain data",
+    "": "keep plain data there (dict, list, str, numbers)",
+}
 
 
 def _zone(zone: Any) -> Any:

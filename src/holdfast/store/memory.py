@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from holdfast.store.protocol import (
     Batch,
@@ -13,6 +13,7 @@ from holdfast.store.protocol import (
     Claim,
     Committed,
     Finish,
+    News,
     RunRow,
     Spent,
 )
@@ -25,7 +26,9 @@ class _Data:
         self.numbers: dict[str, int] = {}
         self.checkpoints: dict[int, dict[int, Checkpoint]] = {}
         self.claims: dict[int, list[Claim]] = {}
+        self.news: dict[int, list[News]] = {}
         self.last_no = 0
+        self.stamp = 0  # moves with every change
 
 
 _shared: dict[str, _Data] = {}
@@ -54,6 +57,7 @@ class MemoryStore:
 
     def commit(self, batch: Batch) -> Committed:
         with self._data.lock:
+            self._data.stamp += 1
             committed = Committed()
             for row in batch.creates:
                 if row.id not in self._data.numbers:
@@ -97,7 +101,7 @@ class MemoryStore:
         for finish in finishes:
             if run.owner is not None:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
-                run.owner, run.lease_until_ms, run.updated_ms = None, 0, self.now_ms()
+                run.owner, run.lease_until_ms, run.updated_ms, run.doing = None, 0, self.now_ms(), None
         return True
 
     def get(self, id: str) -> RunRow | None:
@@ -134,19 +138,31 @@ class MemoryStore:
             row = self._data.runs.get(run_no)
             if row is None or row.epoch != epoch or row.status in ("done", "cancelled"):
                 return None
+            self._data.stamp += 1
             now = self.now_ms()
+            claim = Claim(
+                run_no=run_no,
+                epoch=epoch + 1,
+                owner=owner,
+                claimed_ms=now,
+                found="died" if died else row.status,
+                seen_ms=row.updated_ms if row.owner is None else row.lease_until_ms - ttl_ms,
+                doing=row.doing,
+            )
             row.epoch += 1
+            row.doing = None
             row.owner, row.status = owner, "running"
             row.lease_until_ms, row.updated_ms = now + ttl_ms, now
             row.deaths += died
-            self._data.claims[run_no].append(Claim(run_no=run_no, epoch=row.epoch, owner=owner, claimed_ms=now))
+            self._data.claims[run_no].append(claim)
             return copy.copy(row)
 
-    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
         with self._data.lock:
             held = {no for no, row in self._data.runs.items() if row.owner == owner}
             for no in held:
-                self._data.runs[no].lease_until_ms = self.now_ms() + ttl_ms
+                run = self._data.runs[no]
+                run.lease_until_ms, run.doing = self.now_ms() + ttl_ms, doing.get(no, run.doing)
             return held
 
     def cancel(self, id: str) -> RunRow | None:
@@ -156,10 +172,39 @@ class MemoryStore:
                 return None
             row = self._data.runs[no]
             if row.status not in ("done", "cancelled"):
+                self._data.stamp += 1
                 row.epoch += 1
                 row.status, row.owner, row.lease_until_ms = "cancelled", None, 0
-                row.updated_ms = self.now_ms()
+                row.updated_ms, row.doing = self.now_ms(), None
             return copy.copy(row)
+
+    def tell(self, news: list[News]) -> None:
+        with self._data.lock:
+            self._data.stamp += 1
+            for row in news:
+                run = self._data.runs.get(row.run_no)
+                if run is None or run.epoch != row.epoch or run.owner is None:
+                    continue
+                kept = self._data.news.setdefault(row.run_no, [])
+                kept.append(copy.copy(row))
+                if row.forget is not None:
+                    kept[:] = [each for each in kept if not _is_forgotten(each, row.epoch, row.forget)]
+
+    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
+        with self._data.lock:
+            kept = self._data.news.get(run_no, ())
+            return [copy.copy(row) for row in kept if (row.epoch, row.n) > (epoch, n)]
+
+    def clear_news(self, *, idle_ms: int) -> None:
+        with self._data.lock:
+            before = self.now_ms() - idle_ms
+            for no in list(self._data.news):
+                run = self._data.runs[no]
+                if run.owner is None and run.updated_ms < before:
+                    del self._data.news[no]
+
+    def stamp(self) -> object:
+        return self._data.stamp
 
     def close(self) -> None:
         """Nothing to close: private rows go with this object, shared ones with the process."""
@@ -176,6 +221,10 @@ def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
     for finish in batch.finishes:
         parts.setdefault(finish.run_no, ([], []))[1].append(finish)
     return parts
+
+
+def _is_forgotten(row: News, epoch: int, forget: int) -> bool:
+    return row.epoch < epoch - 1 or (row.epoch == epoch and row.n <= forget)
 
 
 def _is_done(run: RunRow, finish: Finish) -> bool:

@@ -10,7 +10,7 @@ Times are whole milliseconds since the Unix epoch, by the store's own clock (``*
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -96,15 +96,23 @@ class RunRow(msgspec.Struct, kw_only=True):
     lease_until_ms: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    doing: bytes | None = None  # what its owner had in flight when it last renewed its lease
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Who owned a run from when on; one row an epoch."""
+    """Who owned a run from when on, and how it found the run; one row an epoch.
+
+    ``found`` is "" for a new run, "died" after an owner that did not hand it back, else the run's status.
+    ``seen_ms`` is when the run's owner before had it last (0 for a new run), ``doing`` what it had in flight then.
+    """
 
     run_no: int
     epoch: int
     owner: str
     claimed_ms: int
+    found: str = ""
+    seen_ms: int = 0
+    doing: bytes | None = None
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +134,21 @@ class Finish(msgspec.Struct, kw_only=True):
     status: str
     result: bytes | None = None
     error: bytes | None = None
+
+
+class News(msgspec.Struct, kw_only=True):
+    """What a run told between two flushes, in one row; kept for those who watch, for a while. No part of its history.
+
+    What is told is numbered from 1 within an epoch. ``n`` is the number of the last thing in the row and ``count`` how
+    many there are in it; numbers that are in no row were dropped before they were written.
+    """
+
+    run_no: int
+    epoch: int
+    n: int
+    count: int
+    data: bytes
+    forget: int | None = None  # delete what this epoch told up to this number, and what the last but one had told
 
 
 class Batch(msgspec.Struct, kw_only=True):
@@ -150,7 +173,7 @@ class Committed(msgspec.Struct, kw_only=True):
 
 
 class Store(Protocol):
-    """Blocking; ``commit`` and ``renew`` are called from one thread, everything else from any."""
+    """Blocking; ``commit``, ``tell`` and ``renew`` are called from one thread, everything else from any."""
 
     url: str
     durable: bool
@@ -185,18 +208,37 @@ class Store(Protocol):
 
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
         """Take the run if its epoch is still ``epoch``: epoch + 1, status running (the error of the failure before
-        stays), a new lease, one death more if ``died``, a row in the claims. The row as it is now, or None if another
-        was faster or the run is done or cancelled. Whether the lease had lapsed is the caller's to decide.
+        stays), a new lease, one death more if ``died``, a row in the claims that keeps how the run was found. The row
+        as it is now, or None if another was faster or the run is done or cancelled. Whether the lease had lapsed is the
+        caller's to decide.
         """
         ...
 
-    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
-        """Prolong every unfinished lease of ``owner``; the numbers of the runs it still holds."""
+    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
+        """Prolong every unfinished lease of ``owner``; the numbers of the runs it still holds. ``doing`` says by number
+        what has changed of what they have in flight."""
         ...
 
     def cancel(self, id: str) -> RunRow | None:
         """End an unfinished (or failed) run as cancelled and fence its owner (epoch + 1). The row as it is
         now, or None if there is none."""
+        ...
+
+    def tell(self, news: list[News]) -> None:
+        """Keep news. Of a run whose epoch has moved on, or that nobody owns, nothing is kept. News may be lost with
+        the machine's power. Raises ``StoreError``, soon, where they cannot be written."""
+        ...
+
+    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
+        """What is kept of a run's news behind number ``n`` of ``epoch``, in the order of telling."""
+        ...
+
+    def clear_news(self, *, idle_ms: int) -> None:
+        """Delete the news of every run that nobody has owned for so long."""
+        ...
+
+    def stamp(self) -> object:
+        """Unequal to what it was before, if anything was committed in between, by whomever. Cheap."""
         ...
 
     def close(self) -> None:

@@ -11,10 +11,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from itertools import chain, starmap
+from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,19 +21,17 @@ import apsw
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, RunRow, Spent
+from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, News, RunRow, Spent
 from holdfast.store.queries import QUERIES
 from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
-from holdfast.store.sqlite_log import write_log_anew
+from holdfast.store.sqlite_log import doubt_log, settle_log
+from holdfast.store.sqlite_rows import SIZES, bulk, pieces
 
 T = TypeVar("T")
 
-# How many rows a statement may have. Each size is a text of its own to be prepared and cached, so there are
-# few; a batch between two is padded with rows of NULLs. apsw caches no text over 16 KB: hence the end.
-SIZES = (*range(1, 17), *range(20, 65, 4), *range(80, 257, 16))
-_SIZE_OF = tuple(next(size for size in SIZES if size >= count) for count in range(SIZES[-1] + 1))
 _RUN_FIELDS = RunRow.__struct_fields__
 _NEWEST = 2**63 - 1
+TELL_BUSY_MS = 1000  # news wait no longer for another process's write, since steps wait behind them
 
 # Connections inherited through a fork. They are the parent's: to close one could end its log under its feet.
 _parked: list[object] = []
@@ -60,6 +57,7 @@ class SQLiteStore:
         self._clock = clock
         self._vfs = vfs
         self._verified = False
+        self._opened = 0
         self._pid = 0
         self._start()
         _stores.add(self)
@@ -67,6 +65,7 @@ class SQLiteStore:
     def _start(self) -> None:
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
+        self._teller: apsw.Connection | None = None
         self._failed: list[apsw.Connection] = []
         # Reentrant, so that a signal handler that forks in the middle of a call finds no dead lock.
         self._write_lock = threading.RLock()
@@ -130,38 +129,36 @@ class SQLiteStore:
             until = 0 if row.owner is None else now + row.lease_until_ms
             rows.setdefault(row.id, replace(row, lease_until_ms=until, created_ms=now, updated_ms=now))
         created: dict[str, RunRow] = {}
-        for no, id in _bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
+        for no, id in bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
             created[id] = rows[id]
             created[id].no = no
         owned = [(r.no, r.epoch, r.owner, now) for r in created.values() if r.owner is not None]
-        _bulk(db, "record_claims", owned)
+        bulk(db, "record_claims", owned)
         return created
 
     def _finish(self, db: apsw.Connection, finishes: list[Finish]) -> int:
         now = self.now_ms()
         rows = [(f.run_no, f.epoch, f.status, f.result, f.error, now) for f in finishes]
-        return _bulk(db, "finish", rows)[0]
+        return bulk(db, "finish", rows)[0]
 
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
         def take(db: apsw.Connection) -> RunRow | None:
             now = self.now_ms()
-            given = {"no": run_no, "epoch": epoch, "owner": owner, "until_ms": now + ttl_ms, "now_ms": now}
-            found = db.execute(QUERIES["claim"], {**given, "died": int(died)}).fetchall()
-            if not found:
-                return None
-            row = _run_row(found[0])
-            _bulk(db, "record_claims", [(run_no, row.epoch, owner, now)])
-            return row
+            given = {"no": run_no, "epoch": epoch, "owner": owner, "died": int(died), "now_ms": now}
+            db.execute(QUERIES["record_takeover"], {**given, "ttl_ms": ttl_ms})
+            found = db.execute(QUERIES["claim"], {**given, "until_ms": now + ttl_ms}).fetchall()
+            return _run_row(found[0]) if found else None
 
         return self._write(lambda db: _in_transaction(db, lambda: take(db)))
 
-    def renew(self, owner: str, *, ttl_ms: int) -> set[int]:
+    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
         def prolong(db: apsw.Connection) -> set[int]:
+            bulk(db, "note_doing", [(no, owner, what) for no, what in doing.items()])
             given = {"owner": owner, "until_ms": self.now_ms() + ttl_ms}
             found: list[Any] = db.execute(QUERIES["renew"], given).fetchall()
             return {no for (no,) in found}
 
-        return self._write(prolong)
+        return self._write(lambda db: _in_transaction(db, lambda: prolong(db)))
 
     def cancel(self, id: str) -> RunRow | None:
         def end(db: apsw.Connection) -> RunRow | None:
@@ -189,7 +186,7 @@ class SQLiteStore:
 
     def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
         sums = {no: Spent() for no in run_nos}
-        for some in _pieces(list(sums), 1000):
+        for some in pieces(list(sums), 1000):
             text = QUERIES["spent"].replace(":list", ", ".join("?" * len(some)))
             for no, tokens, usd, steps, saves, last_ms in self._ask(text, some):
                 sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
@@ -203,7 +200,55 @@ class SQLiteStore:
 
     def claims(self, run_no: int) -> list[Claim]:
         found = self._ask(QUERIES["claims"], {"run_no": run_no})
-        return [Claim(run_no=r[0], epoch=r[1], owner=r[2], claimed_ms=r[3]) for r in found]
+        return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
+
+    # -- news ----------------------------------------------------------------------------------------------
+
+    def tell(self, news: list[News]) -> None:
+        def write(db: apsw.Connection) -> None:
+            bulk(db, "tell", [(row.run_no, row.epoch, row.n, row.count, row.data) for row in news])
+            for row in news:
+                if row.forget is not None:
+                    given = {"run_no": row.run_no, "epoch": row.epoch, "n": row.forget}
+                    db.execute(QUERIES["forget_news"], given)
+
+        self._tell(write)
+
+    def clear_news(self, *, idle_ms: int) -> None:
+        self._tell(lambda db: db.execute(QUERIES["clear_news"], {"before_ms": self.now_ms() - idle_ms}))
+
+    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
+        found = self._ask(QUERIES["news"], {"run_no": run_no, "epoch": epoch, "n": n})
+        return [News(run_no=r[0], epoch=r[1], n=r[2], count=r[3], data=r[4]) for r in found]
+
+    def stamp(self) -> object:
+        with self._read_lock:
+            found = self._ask("PRAGMA data_version", ())
+            return self._opened, found  # versions of two connections cannot be compared
+
+    def _tell(self, work: Callable[[apsw.Connection], Any]) -> None:
+        with self._write_lock:
+            try:
+                if self._teller is None:
+                    self._teller = self._open_teller()
+                work(self._teller)
+            except apsw.Error as error:
+                failed, self._teller = self._teller, None
+                if failed is not None:
+                    _abandon(failed)
+                if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+                    raise StoreError(f"{self.path} was locked by another process for {TELL_BUSY_MS} ms") from error
+                raise self._explained(error) from error
+
+    def _open_teller(self) -> apsw.Connection:
+        """A connection that does not wait for the disk: news may be lost with the machine's power."""
+        self._note_process()
+        db = open_to_write(self.path, verify=not self._verified, vfs=self._vfs)
+        self._verified = True
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.wal_autocheckpoint(0)  # copying the log into the file waits for the disk; the writer does it
+        db.set_busy_timeout(TELL_BUSY_MS)
+        return db
 
     # -- connections ---------------------------------------------------------------------------------------
 
@@ -212,8 +257,9 @@ class SQLiteStore:
             try:
                 return work(self._writer or self._open_writer())
             except apsw.Error as error:
+                told = self._explained(error)
                 self._give_up_writer()
-                raise explain(self.path, error) from error
+                raise told from error
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
@@ -250,16 +296,24 @@ class SQLiteStore:
                     self._reader = None
                 return found
             except (apsw.Error, ValueError) as error:
+                told = self._explained(error)
                 failed, self._reader = self._reader, None
                 if failed is not None:
                     _abandon(failed)
-                raise explain(self.path, error) from error
+                raise told from error
+
+    def _explained(self, error: Exception) -> StoreError:
+        if isinstance(error, (apsw.IOError, apsw.FullError)):
+            doubt_log(self.path)  # before the last connection that knows better is closed
+        return explain(self.path, error)
 
     def _open_reader(self) -> apsw.Connection | None:
         """None as long as there is nothing to read: whoever only looks makes no file."""
         self._note_process()
         self._reader = open_to_read(self.path, verify=not self._verified, vfs=self._vfs)
-        self._verified = self._verified or self._reader is not None
+        if self._reader is not None:
+            self._verified = True
+            self._opened += 1
         return self._reader
 
     def _note_process(self) -> None:
@@ -270,23 +324,23 @@ class SQLiteStore:
                 "process anew (multiprocessing: spawn)."
             )
         self._pid = os.getpid()
-        if not (self._writer or self._reader or self._failed):
-            write_log_anew(self.path, self._vfs)
+        if not (self._writer or self._reader or self._teller or self._failed):
+            settle_log(self.path, self._vfs)
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:
             self._close()
 
     def _close(self) -> None:
-        for db in (self._reader, self._writer):
+        for db in (self._reader, self._teller, self._writer):
             if db is not None:
                 db.close()
         while self._failed:
             _abandon(self._failed.pop())
-        self._reader = self._writer = None
+        self._reader = self._teller = self._writer = None
 
     def forget(self) -> None:
-        inherited = [db for db in (self._reader, self._writer, *self._failed) if db is not None]
+        inherited = [db for db in (self._reader, self._teller, self._writer, *self._failed) if db is not None]
         _parked.extend(inherited)
         if inherited and self._pid != os.getpid():
             self._pid = -1
@@ -317,32 +371,8 @@ def _abandon(db: apsw.Connection) -> None:
     db.close(True)
 
 
-@cache
-def _text(name: str, size: int, width: int) -> str:
-    row = "(" + ",".join("?" * width) + ")"
-    return QUERIES[name].replace(":rows", ",".join([row] * size))
-
-
-def _bulk(db: apsw.Connection, name: str, rows: list[tuple[Any, ...]]) -> tuple[int, list[Any]]:
-    """Send rows as the VALUES of a statement: how many it changed, and what it returned."""
-    changed, returned = 0, []
-    for some in _pieces(rows, SIZES[-1]):
-        size, width = _SIZE_OF[len(some)], len(some[0])
-        given = list(chain.from_iterable(some))
-        given += [None] * (width * (size - len(some)))
-        returned += db.execute(_text(name, size, width), given).fetchall()
-        changed += db.changes()
-    return changed, returned
-
-
 def _append(db: apsw.Connection, rows: list[Checkpoint]) -> int:
-    return _bulk(db, "append", [astuple(row) for row in rows])[0]
-
-
-def _pieces(rows: list[T], size: int) -> Iterable[list[T]]:
-    if len(rows) <= size:
-        return (rows,) if rows else ()
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+    return bulk(db, "append", [astuple(row) for row in rows])[0]
 
 
 def _one_epoch_each(rows: list[Checkpoint]) -> bool:

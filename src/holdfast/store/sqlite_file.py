@@ -16,7 +16,7 @@ from holdfast.store.queries import Migration, read_migrations
 BUSY_MS = 30_000
 # "HFST" in the file's header: what tells our files from other applications' databases.
 APPLICATION_ID = 0x48465354
-# As many texts as there are sizes of batches (see ``sqlite.SIZES``), and room for everything else.
+# As many texts as there are sizes of batches (see ``sqlite_rows.SIZES``), and room for everything else.
 _STATEMENTS = 160
 
 _MIGRATION_TABLE = """

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
-
-from holdfast.store.sqlite_file import APPLICATION_ID
 
 _ALONE_MS = 10  # two processes that both look whether they are alone must not both take the other for an owner
 _PIECE = 1 << 16  # bytes; SQLite writes at most 128 KiB at a time
 
 
-def write_log_anew(path: str, vfs: str | None = None) -> None:
-    """Write a log that no connection has open to the disk once more, byte by byte, before anybody believes it.
+def _doubt(path: str) -> Path:
+    return Path(f"{path}-unsynced")
 
-    A process that met a failed fsync and ended leaves a log whose last pages may be in the page cache alone, where
-    the kernel takes them for clean: no later fsync writes them. SQLite would read them, go on behind them, and a
-    power cut would take everything behind the hole.
+
+def doubt_log(path: str) -> None:
+    """Leave word beside the file that the end of its log may not have reached the disk.
+
+    After a failed fsync those pages may be in the page cache alone, where the kernel takes them for clean: no later
+    fsync writes them. While a connection of this process is open the next commit writes over them. But if all end,
+    SQLite reads them, goes on behind them, and a power cut takes everything behind the hole. The word need not be
+    durable: a power cut takes those pages along with it.
     """
-    log = f"{path}-wal"
-    if not (Path(log).exists() and Path(log).stat().st_size):
+    with suppress(OSError):
+        _doubt(path).touch()
+
+
+def settle_log(path: str, vfs: str | None = None) -> None:
+    """If the log is in doubt and nobody has it open, write it to the disk once more before it is believed."""
+    doubt, log = _doubt(path), Path(f"{path}-wal")
+    if not doubt.exists():
         return
-    if not all(os.access(each, os.W_OK) for each in (path, log, Path(path).parent)):
+    if not all(os.access(each, os.W_OK) for each in (path, Path(path).parent)):
         return  # it is only looked at, and nobody can go on behind the log
-    db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, vfs)
-    try:
-        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        db.set_busy_timeout(_ALONE_MS)
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    if log.exists() and log.stat().st_size:
+        db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE, vfs)
         try:
-            ((application,),) = db.execute("PRAGMA application_id").fetchall()
-        except apsw.BusyError:
-            return  # whoever has it open knows how much of the log stands
-        if application == APPLICATION_ID:
-            _write_anew(log, vfs)
-    finally:
-        db.close()
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            db.set_busy_timeout(_ALONE_MS)
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            try:
+                db.execute("PRAGMA user_version").fetchall()  # it is locked by the first read
+            except apsw.BusyError:
+                return  # whoever has it open knows how much of the log stands
+            _write_anew(str(log), vfs)
+        finally:
+            db.close()
+    with suppress(OSError):
+        doubt.unlink()
 
 
 def _write_anew(log: str, vfs: str | None) -> None:

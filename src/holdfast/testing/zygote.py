@@ -39,7 +39,8 @@ from .reference import Reference, resolve
 
 RUN_ID = "sweep"
 ENVIRONMENT = "HOLDFAST_ZYGOTE"
-UNCOUNTED = frozenset({"now_ms", "close", "forget"})  # they change nothing and have no part in what is promised
+# They change nothing, or have no part in what is promised.
+UNCOUNTED = frozenset({"now_ms", "close", "forget", "tell", "news", "clear_news", "stamp"})
 
 
 class Program(msgspec.Struct):

@@ -22,7 +22,8 @@ CREATE TABLE run (
     inputs BLOB NOT NULL,
     state BLOB,
     result BLOB,
-    error BLOB
+    error BLOB,
+    doing BLOB
 );
 CREATE UNIQUE INDEX run_id ON run (id);
 CREATE INDEX run_status ON run (status);
@@ -62,5 +63,19 @@ CREATE TABLE claim (
     epoch INTEGER NOT NULL,
     owner TEXT NOT NULL,
     claimed_ms INTEGER NOT NULL,
+    found TEXT NOT NULL,
+    seen_ms INTEGER NOT NULL,
+    doing BLOB,
     PRIMARY KEY (run_no, epoch)
 ) WITHOUT ROWID;
+
+-- What running code tells those who watch. Nothing here is history: rows are deleted as new ones come, and a while
+-- after the run's end.
+CREATE TABLE news (
+    run_no INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (run_no, epoch, n)
+);

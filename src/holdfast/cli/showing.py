@@ -1,0 +1,306 @@
+"""``holdfast show``: one run, from outside; no code of it is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+import holdfast
+from holdfast import codec, lease
+from holdfast.app import Holdfast
+from holdfast.cli.drawing import draw, mermaid, name_of, told
+from holdfast.cli.looking import STYLES, condition_of, entry_of
+from holdfast.cli.options import opened, run_named, shared
+from holdfast.cli.printing import console, dollars, escaped, fields, iso, local, print_json, seconds, short
+from holdfast.cli.problems import DONE, Problem
+from holdfast.cli.progress import preview_of
+from holdfast.cli.timeline import Process, changed_keys, laid_out, process_of, processes_of, saved_by, stands_for
+from holdfast.errors import HoldfastError
+from holdfast.failure import Failure
+from holdfast.records import count
+from holdfast.state import replay
+from holdfast.store import Checkpoint, RunRow
+
+LABEL = 11  # columns
+
+
+class Shown:
+    """Everything the store holds of one run, read at once."""
+
+    def __init__(self, hf: Holdfast, row: RunRow) -> None:
+        self.url = hf.url
+        self.row = row
+        self.rows = hf._store.load(row.no)
+        self.now_ms = hf._store.now_ms()
+        self.spent = hf._store.spent([row.no])[row.no]
+        self.entry = entry_of(row, self.spent, self.now_ms)
+        self.failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+        self.processes = processes_of(
+            row,
+            hf._store.claims(row.no),
+            self.rows,
+            "died" if row.owner is not None and lease.is_dead(row.owner) else condition_of(row, self.now_ms),
+            set(self.failure.seqs) if self.failure else set(),
+        )
+
+
+@click.command("show")
+@click.argument("id")
+@click.option("--step", "seq", type=click.IntRange(min=1), metavar="N", help="One checkpoint, and why it was run.")
+@click.option("--limit", type=click.IntRange(min=0), default=60, show_default=True, help="Lines of steps; 0: all.")
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a sequence diagram, for Markdown.")
+@shared
+def show_command(id: str, seq: int | None, limit: int, as_mermaid: bool, store: str | None, as_json: bool) -> int:
+    """One run: how it stands, and what each of its processes did.
+
+    Its state, its cost, its error with the traceback; then its timeline, with the processes side by side. Steps of one
+    name in a row are one line, time in which nothing ran is drawn short.
+    """
+    with opened(store) as hf:
+        shown = Shown(hf, run_named(hf, id, store))
+    if seq is not None:
+        row = next((row for row in shown.rows if row.seq == seq), None)
+        if row is None:
+            raise Problem(f"run {id!r} has no checkpoint {seq}; it has {count(len(shown.rows), 'checkpoint')}.")
+        _show_step(shown, row, as_json=as_json)
+    elif as_mermaid:
+        lines = laid_out(shown.processes, shown.now_ms, limit)
+        diagram = mermaid(lines, shown.processes, shown.row.workflow or "session")
+        print_json({"mermaid": diagram}) if as_json else print(diagram)
+    elif as_json:
+        print_json({**_header(shown), "checkpoints": [_plain(each, shown.processes) for each in shown.rows]})
+    else:
+        _show_run(shown, limit)
+    return DONE
+
+
+def _show_run(shown: Shown, limit: int) -> None:
+    out = console()
+    _print_header(shown, _header(shown))
+    if shown.processes:
+        out.print()
+        lines = laid_out(shown.processes, shown.now_ms, limit)
+        for text in draw(lines, shown.processes, shown.row.created_ms, out.width, out.encoding):
+            out.print(text, no_wrap=True, crop=False)
+        if any(line.kind == "folded" for line in lines):
+            out.print(Text("folded in the middle; --limit 0 shows every line, --step N one checkpoint", "dim"))
+
+
+# -- how it stands -----------------------------------------------------------------------------------------
+
+
+def _header(shown: Shown) -> dict[str, Any]:
+    row, saved = shown.row, saved_by(shown.processes)
+    return {
+        **shown.entry,
+        "store": shown.url,
+        "module": row.module,
+        "file": row.file,
+        "python": row.python,
+        "spent": {"tokens": shown.spent.tokens, "usd": shown.spent.usd},
+        "not_spent_again": saved._asdict(),
+        "arguments": codec.readable(row.inputs) if row.inputs else {},
+        "state": _state(row, shown.rows),
+        "result": codec.readable(row.result) if row.result else None,
+        "error": str(shown.failure) if shown.failure else None,
+        "traceback": shown.failure.traceback if shown.failure else None,
+        "processes": [_plain_process(each) for each in shown.processes],
+    }
+
+
+def _plain_process(process: Process) -> dict[str, Any]:
+    return {
+        "epoch": process.epoch,
+        "process": process_of(process.owner),
+        "began_at": iso(process.began_ms),
+        "seen_until": iso(process.ended_ms),
+        "end": process.end,
+        "checkpoints": len(process.rows),
+        "not_spent_again": process.saved._asdict(),
+        "in_flight": [
+            {"name": each.name, "started_at": iso(each.started_ms), "attempt": each.attempt} for each in process.flying
+        ],
+    }
+
+
+def _state(row: RunRow, rows: list[Checkpoint]) -> Any:
+    """The state as a reader of the checkpoints arrives at it, as plain data."""
+    try:
+        where = f"run {row.id!r}, its state"
+        initial = codec.decode(row.state, codec.Types.none, where, root="state") if row.state else {}
+        return codec.readable(codec.encode(replay(initial, rows), codec.Types.none, where, root="state"))
+    except HoldfastError as error:
+        return f"(cannot be read: {error})"
+
+
+def _print_header(shown: Shown, header: dict[str, Any]) -> None:
+    out, row = console(), shown.row
+    what = f"{row.workflow}  version {row.version}" if row.workflow else "session"
+    condition = (header["condition"], STYLES.get(header["condition"], ""))
+    out.print(Text.assemble((escaped(row.id), "bold"), "  ", condition, f"  {escaped(what)}"))
+    room = max(20, out.width - LABEL - 2)
+    saved = saved_by(shown.processes)
+    for name, said in (
+        ("created", f"{local(row.created_ms)}, updated {local(header['updated_ms'])}"),
+        ("resumed", f"{header['resumed']}×{_deaths(row)}" if header["resumed"] or row.deaths else ""),
+        ("spent", _costs(shown)),
+        ("recalled", told(saved).removeprefix("recalled ") if saved.steps else ""),
+        ("owner", header["owner"]),
+        ("from", escaped(f"{row.module}  {row.file}") if row.module else ""),
+        ("arguments", fields(header["arguments"], 3 * room)),
+        ("state", fields(header["state"], 3 * room)),
+        ("result", short(header["result"], 3 * room) if header["result"] is not None else ""),
+    ):
+        _print_field(name, said)
+    if header["error"]:
+        _print_field("error", escaped(" ".join(header["error"].split())), "red")
+        _print_traceback(header["traceback"] or "")
+
+
+def _print_field(name: str, said: str, style: str = "") -> None:
+    """A labelled text, its further lines set in below the first."""
+    if not said:
+        return
+    out = console()
+    for k, line in enumerate(Text(said, style).wrap(out, max(20, out.width - LABEL - 2))):
+        line.rstrip()
+        out.print(Text(f"  {name if k == 0 else '':<{LABEL - 1}} ", "dim").append_text(line), no_wrap=True, crop=False)
+
+
+def _deaths(row: RunRow) -> str:
+    return f", {count(row.deaths, 'process')} died" if row.deaths else ""
+
+
+def _costs(shown: Shown) -> str:
+    worked = sum(row.duration_ms for row in shown.rows if not row.scope) / 1000
+    parts = [f"{seconds(worked)} in steps"] if shown.entry["steps"] else []
+    if shown.spent.tokens:
+        parts.append(count(shown.spent.tokens, "token"))
+    if shown.spent.usd:
+        parts.append(dollars(shown.spent.usd))
+    return ", ".join(parts)
+
+
+def _print_traceback(trace: str) -> None:
+    for line in own_frames(trace).splitlines():
+        console().print(Text(f"    {escaped(line)}", "dim"), soft_wrap=True)
+
+
+def own_frames(trace: str) -> str:
+    """A recorded traceback without holdfast's own frames, which tell the reader nothing about his program."""
+    ours = str(Path(holdfast.__file__).parent)
+    kept: list[str] = []
+    skipping = False
+    for line in trace.splitlines():
+        if line.lstrip().startswith('File "'):
+            skipping = f'File "{ours}' in line and "demo_job" not in line
+        elif not line.startswith("    "):
+            skipping = False
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+# -- one checkpoint ----------------------------------------------------------------------------------------
+
+
+def _plain(row: Checkpoint, processes: list[Process]) -> dict[str, Any]:
+    failed = row.status == "failed"
+    owner = next((each.owner for each in processes if each.epoch == row.epoch), None)
+    return {
+        "seq": row.seq,
+        "kind": row.kind,
+        "name": row.name,
+        "n": row.n,
+        "key": row.key,
+        "scope": row.scope,
+        "branch": row.branch,
+        "status": row.status,
+        "attempts": row.attempts,
+        "started_at": iso(row.started_ms),
+        "duration": row.duration_ms / 1000,
+        "process": process_of(owner) if owner else "",
+        "epoch": row.epoch,
+        "tokens": row.tokens,
+        "usd": row.usd,
+        "inputs": codec.readable(row.inputs) if row.inputs else None,
+        "result": codec.readable(row.result) if row.result and not failed else None,
+        "error": preview_of(row, 2000) if failed else None,
+        "state_changed": changed_keys(row),
+    }
+
+
+def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
+    plain = _plain(row, shown.processes)
+    trace = Failure.decode(row.result, "a failure").traceback if row.status == "failed" and row.result else ""
+    why = _why(shown, row)
+    if as_json:
+        print_json({**plain, "traceback": trace or None, "why": why})
+        return
+    out = console()
+    title = (f"{escaped(shown.row.id)}, checkpoint {row.seq}", "bold")
+    out.print(Text.assemble(title, f"  {name_of(row)}  ", (row.status, STYLES.get(row.status, ""))))
+    cost = [count(row.tokens, "token")] if row.tokens else []
+    cost += [dollars(row.usd)] if row.usd else []
+    for name, said in (
+        ("call", f"number {row.n + 1} of its name{'' if row.key is None else ' and key'} there" if row.name else ""),
+        ("inside", escaped(row.scope)),
+        ("branch", escaped(row.branch)),
+        ("started", f"{local(row.started_ms)}, took {seconds(row.duration_ms / 1000)}"),
+        ("attempts", str(row.attempts) if row.attempts > 1 else ""),
+        ("cost", ", ".join(cost)),
+        ("inputs", fields(plain["inputs"], 2000) if plain["inputs"] else ""),
+        ("result", short(plain["result"], 2000) if plain["result"] is not None else ""),
+        ("state", f"changed {', '.join(map(escaped, plain['state_changed']))}" if plain["state_changed"] else ""),
+    ):
+        _print_field(name, said)
+    if plain["error"]:
+        _print_field("error", plain["error"], "red")
+        _print_traceback(trace)
+    for k, said in enumerate(why):
+        _print_field("why" if k == 0 else "", said)
+
+
+def _why(shown: Shown, row: Checkpoint) -> list[str]:
+    """Process by process, whether the step was run or recalled, and for what reason."""
+    same = [each for each in shown.rows if _place(each) == _place(row) and each.kind != "save"]
+    before = [each for each in same if each.seq < row.seq]
+    after = [each for each in same if each.seq > row.seq]
+    anew = shown.failure is not None and row.seq in shown.failure.seqs
+    around = stands_for(row, shown.rows)
+    said: list[str] = []
+    for process in shown.processes:
+        who = process_of(process.owner)
+        if process.epoch < row.epoch:
+            continue
+        if process.epoch == row.epoch:
+            said.append(f"run by {who}: {_reason(row, before)}")
+        elif row.kind == "save":
+            continue
+        elif after and process.epoch >= after[0].epoch:
+            said.append(f"run again by {who}, as checkpoint {after[0].seq}: a failure that ended the run is tried anew")
+            break
+        elif anew:
+            said.append(f"to be run again by {who}: a failure that ended the run is tried anew")
+        elif not process.saved.steps and not process.rows:
+            said.append(f"{who} ended before it was certain to have come here")
+        elif around is not None:
+            said.append(f"not asked for by {who}: {name_of(around)} (checkpoint {around.seq}) around it is finished")
+        else:
+            said.append(f"recalled by {who}: its outcome stood at this place, and is never executed again")
+    return said
+
+
+def _place(row: Checkpoint) -> tuple[Any, ...]:
+    return row.scope, row.branch, row.name, row.key, row.n
+
+
+def _reason(row: Checkpoint, before: list[Checkpoint]) -> str:
+    if row.kind == "save":
+        return "it saved the state"
+    if before:
+        return f"checkpoint {before[-1].seq}, its failure before, ended the run and was tried anew"
+    return "nothing was recorded of this call yet"
