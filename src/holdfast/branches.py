@@ -34,6 +34,8 @@ class Frame:
         "counts",
         "depth",
         "in_thread",
+        "listed",
+        "made",
         "reserved",
         "run",
         "scope",
@@ -56,6 +58,8 @@ class Frame:
         self.counts: dict[tuple[str, str | None], int] = {}
         self.children: dict[str, int] = {}
         self.reserved: dict[int, str] = {}
+        self.listed: list[Any] = []  # what as_completed was given, if it has just begun to make tasks
+        self.made: dict[int, asyncio.Future[Any]] = {}  # the tasks it has not asked for yet
         self.in_thread = False  # a call of this frame is under way in a thread
         self.thread_rested: Callable[[], None] | None = None
 
@@ -79,6 +83,7 @@ class Frame:
             for each in listed:
                 if id(each) not in self.reserved and not asyncio.isfuture(each):
                     self.reserved[id(each)] = self._next_label(each)
+                    self.listed.append(each)
             return self.reserved.pop(id(_given(coro)))
         return self._next_label(coro)
 
@@ -256,7 +261,23 @@ class LabellingFactory:
         parent = frame_of(asyncio.current_task(loop))
         if parent is None or parent.run.finished:
             return self._make(loop, coro, kwargs)
+        if parent.made and (made := parent.made.pop(id(coro), None)) is not None:
+            return made
         frame = parent.child(coro)
+        listed, parent.listed = parent.listed, []
+        for each in listed:
+            # as_completed iterates a set. Tasks begin in the order they are made in, so they are made in its list's.
+            if asyncio.iscoroutine(each):
+                parent.made[id(each)] = self._labelled(
+                    loop, each, frame if each is coro else parent.child(each), kwargs
+                )
+        if parent.made and (made := parent.made.pop(id(coro), None)) is not None:
+            return made
+        return self._labelled(loop, coro, frame, kwargs)
+
+    def _labelled(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, frame: Frame, kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
         shared: contextvars.Context | None = kwargs.get("context")
         if shared is not None:
             # Two tasks may live in this one context: a thread started from it could not tell which of them it belongs

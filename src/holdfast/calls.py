@@ -28,6 +28,7 @@ BACKOFF_MAX_S = 60.0
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
 _INPUTS_COMPARED_MAX = 64 * 1024  # bytes; larger ones are not worth encoding twice for a warning
+LET_GO_S = 5.0  # how long a task that is cancelled behind a failed attempt is waited for
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -139,16 +140,22 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()
-    return await _execute(call, execute, inputs, digest)
+    return await _execute(call, execute, _row_of(call, inputs, digest), inputs)
 
 
 async def _delivered_again(call: Invocation, row: Checkpoint) -> None:
     """Wait until the recorded outcome may reach the workflow, and apply its change of state."""
-    if row.status == "cancelled":
-        await _cancelled_again(call, row)
-    pending = Pending(call.frame, row, changed=row.delta is not None, in_thread=call.in_thread)
-    call.frame.run.in_turn(pending)
-    await pending.wait()
+    run, task = call.frame.run, asyncio.current_task()
+    assert task is not None
+    run.under_way[id(row)] = row, task
+    try:
+        if row.status == "cancelled":
+            await _cancelled_again(call, row)
+        pending = Pending(call.frame, row, changed=row.delta is not None, in_thread=call.in_thread)
+        run.in_turn(pending)
+        await pending.wait()
+    finally:
+        run.under_way.pop(id(row), None)
     if row.status == "cancelled":
         raise _cancelled(row)
 
@@ -182,16 +189,13 @@ def _answer(call: Invocation, row: Checkpoint) -> Any:
         raise run.cannot_read(row, error) from error
 
 
-async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: bytes) -> Any:
-    """Run the body, attempt by attempt, and record how it ended."""
+def _row_of(call: Invocation, inputs: bytes, digest: bytes) -> Checkpoint:
+    """The checkpoint of a call that begins now; it is filled in as it goes."""
     frame, definition = call.frame, call.definition
-    run = frame.run
-    task = asyncio.current_task()
-    assert task is not None
-    row = Checkpoint(
-        run_no=run.no,
+    return Checkpoint(
+        run_no=frame.run.no,
         seq=0,
-        epoch=run.epoch,
+        epoch=frame.run.epoch,
         kind=definition.kind,
         scope=frame.scope,
         branch=frame.branch,
@@ -210,36 +214,36 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         result=None,
         delta=None,
     )
+
+
+async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: bytes) -> Any:
+    """Run the body, attempt by attempt, and record how it ended."""
+    run, task = call.frame.run, asyncio.current_task()
+    assert task is not None
     began = clock.monotonic()
     progress = StepProgress(row)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
-    run.in_flight[id(row)] = row, task
+    run.under_way[id(row)] = row, task
     try:
-        value, failure, change = await _attempts(call, execute, row, progress)
-    except asyncio.CancelledError:
-        if run.is_leaving:
-            raise
-        # The workflow's own code cancelled the call: that is history, and stays so.
-        row.status, value, failure, change = "cancelled", None, None, None
-    else:
-        _warn_of_changed_inputs(call, inputs)
+        try:
+            value, failure, change = await _attempts(call, execute, row, progress)
+        except asyncio.CancelledError:
+            if run.is_leaving:
+                raise
+            # The workflow's own code cancelled the call: that is history, and stays so.
+            row.status, value, failure, change = "cancelled", None, None, None
+        else:
+            _warn_of_changed_inputs(call, inputs)
+        if failure is not None:
+            row.status = "failed"
+            row.result = Failure.of_step(failure).encode()
+        row.duration_ms = (clock.monotonic() - began) * 1000
+        row.tokens, row.usd = progress.tokens, progress.usd
+        await _recorded(call, row, change)
     finally:
-        del run.in_flight[id(row)]
-    if failure is not None:
-        row.status = "failed"
-        row.result = Failure.of_step(failure).encode()
-    row.duration_ms = (clock.monotonic() - began) * 1000
-    row.tokens, row.usd = progress.tokens, progress.usd
-    pending = Pending(frame, row, changed=bool(change), in_thread=call.in_thread)
-    try:
-        run.record(pending, change)
-    except CodecError as unfit:
-        run.log.warning("%s", unfit)
-        pending.settle()
-        raise
-    await pending.wait()
+        del run.under_way[id(row)]
     if run.observer is not None:
         run.observer("executed", run, row)
     if not run.durable:
@@ -250,6 +254,18 @@ async def _execute(call: Invocation, execute: Execute, inputs: bytes, digest: by
         told = Failure.of_step(failure)
         raise StepFailed(row.name, told.type, told.message, seq=row.seq) from failure
     return value
+
+
+async def _recorded(call: Invocation, row: Checkpoint, change: dict[str, Any] | None) -> None:
+    """Have the row committed, and wait for its turn to reach the workflow."""
+    pending = Pending(call.frame, row, changed=bool(change), in_thread=call.in_thread)
+    try:
+        call.frame.run.record(pending, change)
+    except CodecError as unfit:
+        call.frame.run.log.warning("%s", unfit)
+        pending.settle()
+        raise
+    await pending.wait()
 
 
 async def _attempts(
@@ -284,6 +300,7 @@ async def _attempts(
                 return None, error, None
         await clock.sleep(backoff_s(definition.backoff, attempt))
         run.check()
+        await _let_go(run, scope)
         run.records.try_anew(scope)
     raise AssertionError("a step has at least one attempt")
 
@@ -300,6 +317,16 @@ def _encoded(run: LiveRun, value: Any, definition: Definition) -> tuple[bytes, A
     except CodecError as unfit:  # no checkpoint tells of it, so a line does
         run.log.warning("%s", unfit)
         raise
+
+
+async def _let_go(run: LiveRun, scope: str) -> None:
+    """End what a failed attempt has left under way, as ``gather`` does: the next one makes the same calls again."""
+    left = run.tasks_inside(scope)
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=LET_GO_S)
+        run.check()
 
 
 def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:

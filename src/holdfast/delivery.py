@@ -96,7 +96,7 @@ class Pending:
             try:
                 await self._future
             except asyncio.CancelledError:
-                if run.is_leaving:
+                if run.is_leaving and not isinstance(self._error, Stop):
                     raise
                 interrupted = True
         if self._error is not None:
@@ -123,7 +123,8 @@ class Delivery:
         self._loop = loop
         self._must_wait = must_wait  # whether something recorded before this ``seq`` has not been asked for yet
         self._looking = False
-        self._ready: list[tuple[int, Pending]] = []
+        self._ready: list[tuple[int, int, Pending]] = []
+        self._pushed = 0
         self._held: set[int] = set()
         self._threads = 0  # threads that were handed an outcome and have not come to rest
         self._turns = 0
@@ -139,7 +140,8 @@ class Delivery:
 
     def push(self, pending: Pending) -> None:
         """Deliver it when the run is at rest and nothing with a lower ``seq`` waits."""
-        heapq.heappush(self._ready, (pending.row.seq, pending))
+        self._pushed += 1
+        heapq.heappush(self._ready, (pending.row.seq, self._pushed, pending))
         self._turns = 0
         self._turn_on()
 
@@ -175,7 +177,7 @@ class Delivery:
                 self._looking = True
                 self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
             return
-        _, pending = heapq.heappop(self._ready)
+        _, _, pending = heapq.heappop(self._ready)
         self._turns = 0
         pending.deliver()
         self._turn_on()

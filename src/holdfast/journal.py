@@ -165,7 +165,7 @@ class Journal:
         self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
-        self._closed = False
+        self._closed = self._ended = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -181,6 +181,8 @@ class Journal:
             port = self._ports[loop]
         port.expect()
         self._queue.put(Entry(row, loop, done))
+        if self._ended:  # closed since it was looked at, by another thread
+            self._refuse_what_is_left()
 
     async def committed(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop) -> Any:
         """Commit a row and wait for that: the new row of a created run (None if its id existed), else None."""
@@ -220,7 +222,10 @@ class Journal:
             self._renew()
             then()
 
-        self._queue.put(renew)
+        if self._closed:
+            renew()
+        else:
+            self._queue.put(renew)
 
     def close(self) -> None:
         """Commit what is queued and end the thread."""
@@ -230,8 +235,22 @@ class Journal:
         if thread is not None and thread is not threading.current_thread():
             self._queue.put(_END)
             thread.join()
+            self._ended = True
+            self._refuse_what_is_left()
         for port in list(self._ports.values()):
             port.close()
+
+    def _refuse_what_is_left(self) -> None:
+        """What a loop queued behind the end, while another thread closed this: told, not left waiting for ever."""
+        left: list[Entry] = []
+        self._failed = self._failed or StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
+        while not self._queue.empty():
+            item = self._queue.get()
+            if isinstance(item, Entry):
+                left.append(item)
+            elif item is not None and item is not _END:
+                item()
+        self._tell(left, Committed())
 
     # -- the committer's thread ----------------------------------------------------------------------------
 

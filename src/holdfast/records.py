@@ -103,6 +103,7 @@ class Progress:
     after: int
     attempt: int
     epoch: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Emitted:
     ``name`` is the step's (or the workflow's, for its own body, whose ``place`` is ""). ``place`` tells one call from
     another, and is that of the checkpoint the call will have. Another ``attempt`` of the step, or another ``epoch`` of
     the run (its owner died), tells from the beginning again. ``after`` is the ``seq`` of the last checkpoint before it.
+    ``number`` counts what an epoch told: who carries on where another watcher ended knows by it what he has already.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Emitted:
     after: int
     attempt: int
     epoch: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -204,9 +207,9 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
     )
 
 
-def news_of(told: Told, epoch: int) -> Progress | Emitted:
+def news_of(told: Told, epoch: int, number: int) -> Progress | Emitted:
     if isinstance(told.said, bytes):
         chunk = value_of(told.said, codec.Types.none, f"a chunk of {told.name!r}")
-        return Emitted(told.name, told.place, chunk, told.after, told.attempt, epoch)
+        return Emitted(told.name, told.place, chunk, told.after, told.attempt, epoch, number)
     done, total = told.said
-    return Progress(told.name, told.place, done, total, told.after, told.attempt, epoch)
+    return Progress(told.name, told.place, done, total, told.after, told.attempt, epoch, number)

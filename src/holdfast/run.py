@@ -82,7 +82,7 @@ class LiveRun:
         self._seq = self.recorded_until
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
-        self.in_flight: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # the steps executing, and in which task
+        self.under_way: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # calls not delivered, and in which task
         self._told = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
@@ -116,7 +116,7 @@ class LiveRun:
     def told_anew(self) -> bytes | None:
         """What is in flight, for those who look from outside; None if that is what was told last. Asked by the
         heartbeat, on its thread."""
-        flying = [row for row, _ in list(self.in_flight.values())]
+        flying = [row for row, _ in list(self.under_way.values()) if row.seq == 0]
         steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
         try:
             told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
@@ -126,6 +126,15 @@ class LiveRun:
             return None
         self._told = told
         return told
+
+    def tasks_inside(self, scope: str) -> set[asyncio.Task[Any]]:
+        """Those of other tasks in whose calls the insides of the call with this scope are under way."""
+        inside, current = scope + " > ", asyncio.current_task()
+        return {
+            task
+            for row, task in self.under_way.values()
+            if task is not current and (row.scope == scope or row.scope.startswith(inside))
+        }
 
     # -- stopping ------------------------------------------------------------------------------------------
 
@@ -173,7 +182,7 @@ class LiveRun:
             current = asyncio.current_task()
         except RuntimeError:
             pass
-        for task in {task for _, task in self.in_flight.values()}:
+        for task in {task for _, task in self.under_way.values()}:
             if task is not current:
                 task.cancel()
 

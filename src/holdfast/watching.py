@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from . import clock, codec
 from .errors import NotFound
-from .news import Told, told_in
-from .records import Event, Skipped, checkpoint_of, news_of
+from .news import told_in
+from .records import Emitted, Event, Progress, Skipped, checkpoint_of, news_of
 from .store import FINISHED, News, Store
 from .store import Checkpoint as CheckpointRow
 
@@ -42,7 +42,7 @@ class Watcher:
         self._stamp: object = None
         self._from = after
         self._seq, self._row_epoch = after, 0  # of the last checkpoint seen
-        self._place: tuple[int, int] | None = None  # epoch and number of the last news seen; None before the first look
+        self._heard: tuple[int, int] | None = None  # epoch and number of the last news seen; None before the first look
         self._held: list[_Found] = []  # news told after a checkpoint that is not committed yet
         self.ended = False
 
@@ -56,7 +56,7 @@ class Watcher:
         if run is None:
             raise NotFound(f"{self._store.url}: there is no run {self._id!r}")
         rows = self._store.load(run.no, after=self._seq)
-        epoch, n = self._place or (0, 0)
+        epoch, n = self._heard or (0, 0)
         news = self._store.news(run.no, epoch=epoch, n=n)
         events = list(self._in_order(rows, news))
         self._stamp, self.ended = stamp, run.status in _ENDED
@@ -73,29 +73,29 @@ class Watcher:
             elif each.at > self._seq:
                 self._held.append(each)
             elif each.at < self._seq or each.epoch >= self._row_epoch:
-                yield each.what if isinstance(each.what, Skipped) else news_of(each.what, each.epoch)
+                yield each.what
             # Else it was told after a checkpoint of this number that its owner, now fenced, never committed.
 
     def _told(self, news: list[News]) -> Iterator[_Found]:
         for row in news:
-            epoch, last = self._place if self._place is not None else (row.epoch, row.n - row.count)
+            epoch, last = self._heard if self._heard is not None else (row.epoch, row.n - row.count)
             missing = row.n - row.count - (last if epoch == row.epoch else 0)
-            self._place = row.epoch, row.n
+            self._heard = row.epoch, row.n
             every = told_in(row)
             if missing > 0 and every:
                 at = max(every[0].after, self._from)
                 yield _Found(at, True, row.epoch, Skipped(missing, at, row.epoch))
-            for told in every:
+            for number, told in enumerate(every, row.n - row.count + 1):
                 if told.after >= self._from:
-                    yield _Found(told.after, True, row.epoch, told)
-        if self._place is None:
-            self._place = 0, 0
+                    yield _Found(told.after, True, row.epoch, news_of(told, row.epoch, number))
+        if self._heard is None:
+            self._heard = 0, 0
 
 
 class _Found:
     __slots__ = ("at", "epoch", "is_news", "what")
 
-    def __init__(self, at: int, is_news: bool, epoch: int, what: CheckpointRow | Told | Skipped) -> None:
+    def __init__(self, at: int, is_news: bool, epoch: int, what: CheckpointRow | Progress | Emitted | Skipped) -> None:
         self.at = at
         self.is_news = is_news
         self.epoch = epoch

@@ -13,7 +13,8 @@ from stores import Failing, Gated, on
 
 import holdfast
 from holdfast import Holdfast, StoreError, step, workflow
-from holdfast.store import Batch, open_store
+from holdfast.journal import _END, Journal
+from holdfast.store import Batch, RunRow, open_store
 
 executed: list[str] = []
 
@@ -21,6 +22,36 @@ executed: list[str] = []
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     executed.clear()
+
+
+def test_what_is_queued_while_the_journal_ends_is_told(tmp_path: Path) -> None:
+    """Another thread closes it, or opens another journal behind a failed commit, while a loop hands over a row."""
+
+    async def program() -> None:
+        journal = Journal(open_store(tmp_path / "a.db"), "owner", lambda held, began, deadline: None, dict)
+        loop, told = asyncio.get_running_loop(), threading.Event()
+        blank = RunRow(
+            id="a", workflow="w", version="1", python="", module="", file="", inputs=b"", fingerprint=b"", state=None,
+            seed=b"",
+        )  # fmt: skip
+        assert await journal.committed(blank, loop) is not None
+        thread = journal._thread
+        assert thread is not None
+        journal._queue.put(_END)
+        await asyncio.to_thread(thread.join)
+        waiting = asyncio.create_task(journal.committed(blank, loop))
+        await asyncio.sleep(0)
+        journal.renew_now(told.set)
+        await asyncio.to_thread(journal.close)
+        with pytest.raises(StoreError, match="closed"):
+            await asyncio.wait_for(waiting, 5)
+        assert told.is_set()
+        told.clear()
+        journal.renew_now(told.set)
+        assert told.is_set()
+        journal.store.close()
+
+    asyncio.run(program())
 
 
 @step

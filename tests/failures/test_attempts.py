@@ -730,6 +730,86 @@ def test_the_failure_of_an_inner_step_names_the_original(url: str) -> None:
     asyncio.run(program())
 
 
+@pytest.mark.parametrize("finishes", [False, True])
+def test_a_new_attempt_begins_with_nothing_of_the_last_one_under_way(url: str, finishes: bool) -> None:
+    """``gather`` leaves the siblings of what failed behind: in their places the new attempt makes its own calls."""
+    ended: list[int] = []
+
+    @step
+    async def first(attempt: list[int]) -> str:
+        if ran.count("both") == 1:
+            raise ValueError
+        return "first"
+
+    @step
+    async def second(gate: str) -> str:
+        ran.append("second")
+        if ran.count("second") == 1:
+            while not (finishes and "failed" in ran):
+                await asyncio.sleep(0)
+        ended.append(1)
+        return "second"
+
+    @step(attempts=2, backoff=0)
+    async def both() -> list[str]:
+        ran.append("both")
+        try:
+            return await asyncio.gather(first([]), second("gate"))
+        except StepFailed:
+            ran.append("failed")
+            raise
+
+    @workflow(version="1")
+    async def plan() -> list[str]:
+        return [*await both(), await work("end")]
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            failing.add("end")
+            with pytest.raises(StepFailed, match="no end"):
+                await asyncio.wait_for(hf.run(plan(), id="a"), 10)
+            rows = [(name, status) for name, status, _ in await statuses(hf, "a")]
+            assert ended == [1] and rows.count(("second", "done")) == 1
+            assert rows.count(("second", "cancelled")) == ran.count("second") - 1
+            failing.clear()
+            assert await asyncio.wait_for(hf.run(plan(), id="a"), 10) == ["first", "second", "end"]
+
+    asyncio.run(program())
+
+
+def test_what_was_recorded_twice_over_attempts_is_delivered_once(url: str) -> None:
+    """A resume lives through the first attempt again, and its siblings' outcomes are on their way when it fails."""
+    tries: list[int] = []
+
+    @step
+    async def late(number: int) -> int:
+        if number == 0 and not tries:
+            tries.append(1)
+            raise ValueError
+        return number
+
+    @step(attempts=2, backoff=0)
+    async def all_of_them() -> list[int]:
+        found = await asyncio.gather(*(late(number) for number in range(5)))
+        await work("inside")
+        return found
+
+    @workflow(version="1")
+    async def plan() -> list[int]:
+        return await all_of_them()
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            failing.add("inside")
+            for _ in range(3):
+                with pytest.raises(StepFailed, match="no inside"):
+                    await asyncio.wait_for(hf.run(plan(), id="a"), 10)
+            failing.clear()
+            assert await asyncio.wait_for(hf.run(plan(), id="a"), 10) == [0, 1, 2, 3, 4]
+
+    asyncio.run(program())
+
+
 # -- cancelled calls ---------------------------------------------------------------------------------------------
 
 

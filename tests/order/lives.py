@@ -57,10 +57,9 @@ def read_events(path: Path) -> list[tuple[Any, ...]]:
 
 async def one_life(hf: Holdfast) -> str:
     """Run the program, or go on with it. Raises ``Wrong`` if it does not repeat what the lives before it lived."""
-    assert isinstance(hf._store.path, str)
-    folder = Path(hf._store.path).parent
-    plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
     store: Any = hf._store
+    folder = Path(store.path).parent
+    plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
     found = store.get(ID)
     if found is not None and found.status == "done":
         return WHOLE

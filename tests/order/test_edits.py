@@ -381,6 +381,26 @@ def test_as_completed_over_tasks_may_be_a_set(loop: str) -> None:
 
 
 @LOOPS
+def test_the_tasks_of_as_completed_begin_in_the_order_of_its_list(loop: str) -> None:
+    """Else who comes first to a semaphore follows memory addresses, and with it the order of all that is recorded."""
+
+    async def body() -> list[str]:
+        began: list[str] = []
+        turn = asyncio.Semaphore(2)
+
+        async def member(k: int) -> None:
+            async with turn:
+                began.append(await a(k))
+
+        for _ in range(3):
+            for each in asyncio.as_completed([member(k) for k in range(20)]):
+                await each
+        return began
+
+    assert on_loop(loop, in_run(body)) == [f"a{k}" for k in range(20)] * 3
+
+
+@LOOPS
 def test_numbers_do_not_depend_on_where_as_completed_finds_its_coroutines(loop: str) -> None:
     async def body() -> list[str]:
         frames = []

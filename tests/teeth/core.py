@@ -198,8 +198,8 @@ PLANTED = [
     Plant(
         "a call that the workflow cancelled is not recorded",
         "src/holdfast/calls.py",
-        "        if run.is_leaving:\n            raise\n        # The workflow's own",
-        "        raise\n        # The workflow's own",
+        "            if run.is_leaving:\n                raise\n            # The workflow's own",
+        "            raise\n            # The workflow's own",
         [PROMISES + "test_a_call_the_workflow_cancelled_stays_cancelled"],
     ),
     Plant(

@@ -7,7 +7,7 @@ from .plant import Plant
 _TORTURE = "tests/torture/test_torture.py::"
 _FAULTS = _TORTURE + "test_calls_fail"
 _CUTS = _TORTURE + "test_the_power_is_cut_before_every_call"
-_CHAINS = _TORTURE + "test_faults_and_power_cuts_one_after_the_other"
+_STORE = "tests/store/test_sqlite_faults.py::"
 _KILLS = _TORTURE + "test_processes_are_killed_at_any_moment"
 
 _GIVEN_UP = (
@@ -50,15 +50,15 @@ PLANTED = [
         "a failed handle is closed before another is open",
         "src/holdfast/store/sqlite.py",
         "            self._failed.append(db)\n",
-        "            _abandon(db)\n            _after = Path(f'{self.path}-unsynced').unlink(missing_ok=True)\n",
-        [_FAULTS],
+        "            _abandon(db)\n            Path(f'{self.path}-unsynced').unlink(missing_ok=True)\n",
+        [_STORE + "test_a_commit_after_a_failed_sync_writes_its_pages_again"],
     ),
     Plant(
         "a log whose sync failed is believed",
         "src/holdfast/store/sqlite.py",
         "            settle_log(self.path, self._vfs)\n",
         "            pass\n",
-        ["tests/store/test_sqlite_faults.py", _CHAINS],
+        [_STORE + "test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed"],
     ),
     Plant(
         "a process that is killed has been told too early",

@@ -101,8 +101,8 @@ PLANTED = [
     Plant(
         name="a cancellation wins over an outcome that is recorded",
         file="src/holdfast/delivery.py",
-        old="                if run.is_leaving:\n                    raise\n                interrupted = True",
-        new="                raise",
+        old="                if run.is_leaving and not isinstance(self._error, Stop):\n                    raise\n",
+        new="                raise\n",
         tests=[_zoo("first_completed"), f"{_ORDER}::test_generated_programs_repeat_their_record"],
     ),
 ]

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 
 from . import chain, cuts, kills, memory
 from .case import Campaign, Case, Findings
-
-MANY = 10**9
+from .disk import Fault
 
 
 def of_faults(seed: int, until: float) -> Findings:
@@ -79,7 +78,7 @@ def _case(part: str, rest: list[str], campaign: Campaign) -> Case:
         return kills.of_seed(int(rest[0]))
     known = chain.learn(campaign)
     if part == "fault":
-        return chain.of_fault(chain.Fault.parsed(" ".join(rest[:4])), int(rest[4]), known)
+        return chain.of_fault(Fault.parsed(" ".join(rest[:4])), int(rest[4]), known)
     if part == "cut":
         return cuts.of_cut(int(rest[0]), rest[1], int(rest[2]), known, resume=True)
     return chain.of_seed(int(rest[0]), known)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from holdfast.testing import ledger
-from holdfast.testing.crash import _fast_folder
+from holdfast.testing.crash import fast_folder
 from holdfast.testing.driver import Lane, Zygote
 from holdfast.testing.reference import Reference
 from holdfast.testing.zygote import Program, Reply, Request
@@ -39,8 +39,9 @@ class Findings:
 class Campaign:
     """``target`` and ``store`` are the functions of a module (``module:name``) that the processes run."""
 
-    def __init__(self, target: str, store: str | None, *, jobs: int = 2) -> None:
+    def __init__(self, target: str, store: str | None, *, jobs: int = 2, stop_at_first: bool = False) -> None:
         self.findings = Findings()
+        self._stop_at_first = stop_at_first
         self._jobs = jobs
         self._requests = 0
         self._folders = 0
@@ -48,7 +49,7 @@ class Campaign:
         self._program = Program(path, _named(target), _named(store) if store else None, None, None, TIMEOUT_S)
 
     def __enter__(self) -> Campaign:
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-torture-", dir=_fast_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-torture-", dir=fast_folder()))
         self._zygote = Zygote(self._program, self.folder).__enter__()
         return self
 
@@ -65,6 +66,8 @@ class Campaign:
         def lanes() -> Iterator[Lane]:
             for case in cases:
                 if until is not None and time.monotonic() > until:
+                    return
+                if self._stop_at_first and self.findings.wrong:
                     return
                 self.findings.cases += 1
                 yield self._lane(case)

@@ -1,4 +1,4 @@
-"""Lives of a program on a bad disk, one after the other: each may meet a fault, and may end in a power cut."""
+"""Lives of a program on a bad disk, one after the other: each may meet a fault, and end in a power cut or a kill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.testing import ledger
 from holdfast.testing.zygote import Reply, Request
 
 from .case import Campaign, Case
-from .disk import HOW, LASTING, LONG_LOG, SHORT_LOG, Fault, Op, Plan, read_trace
+from .disk import HOW, LASTING, LONG_LOG, SHORT_LOG, Fault, Op, Plan, read_trace, strike_last_call
 from .looking import problems_of_file, problems_of_runs, syncs_tried_again
 from .power import HOW_MUCH, Platter
 
@@ -22,15 +22,18 @@ TARGET, STORE = "tests.torture.scenario:job", "tests.torture.scenario:faulty"
 
 @dataclass
 class Life:
-    """``cut``: after which part of its calls (0 to 1) the power goes, and what the cut leaves; None: it ends."""
+    """``cut``: after which part of its calls (0 to 1) the power goes, and what the cut leaves; None: it ends, or is
+    killed at an age of ``kill_ms`` and leaves the page cache as it is."""
 
     fault: Fault | None = None
     attempts: int = 1
     cut: tuple[float, str] | None = None
+    kill_ms: float | None = None
 
     def __str__(self) -> str:
         told = [f"to fail at {self.fault}"] if self.fault is not None else []
         told += [f"ended by a power cut ({self.cut[1]}) after {self.cut[0]:.3f} of its calls"] if self.cut else []
+        told += [f"killed after {self.kill_ms:.1f} ms"] if self.kill_ms is not None else []
         return " and ".join(told) or "undisturbed"
 
 
@@ -75,7 +78,10 @@ def chain(name: str, lives: list[Life], known: Known, seed: str) -> Case:
         for process, life in enumerate(lives, 1):
             before = len(read_trace(folder))
             Plan(life.fault, life.attempts, chance.choice((SHORT_LOG, LONG_LOG))).write(folder)
-            reply = yield from campaign.life(folder, process)
+            reply = yield from campaign.life(folder, process, kill_after_ms=life.kill_ms)
+            if reply.killed:
+                strike_last_call(folder)
+                campaign.findings.injected["kills"] += 1
             ops = read_trace(folder)
             _count(campaign, life, ops[before:])
             problems += [f"process {process}: {each}" for each in syncs_tried_again(ops[before:])]
@@ -105,7 +111,7 @@ def chain(name: str, lives: list[Life], known: Known, seed: str) -> Case:
 def _moments(ops: list[Op], before: int, chance: random.Random) -> list[int]:
     """When a power cut tells most: right behind the syncs that follow a failed call, before what they rest on is
     written once more; and at any one moment."""
-    moments = [before + 1 + chance.randrange(len(ops) - before)]
+    moments = [chance.randint(before, len(ops))]
     struck = next((at for at in range(before, len(ops)) if ops[at].failed), len(ops))
     synced = [at + 1 for at in range(struck, len(ops)) if ops[at].what == "sync" and not ops[at].failed]
     return moments + synced[1:6:2]
@@ -175,7 +181,7 @@ def of_fault(fault: Fault, attempts: int, known: Known) -> Case:
 
 
 def of_seed(seed: int, known: Known) -> Case:
-    """One to four lives of faults and power cuts, and a last one that nothing disturbs."""
+    """One to four lives of faults, power cuts and kills, and a last one that nothing disturbs."""
     chance = random.Random(f"chain {seed}")
     lives = []
     for _ in range(chance.randrange(1, 5)):
@@ -183,6 +189,11 @@ def of_seed(seed: int, known: Known) -> Case:
         if chance.random() < 0.7:
             what = chance.choice(("sync", "write", *known.calls))
             fault = Fault(what, chance.randint(1, known.calls[what]), chance.choice(HOW[what]), chance.choice(LASTING))
-        cut = (chance.random(), chance.choice(HOW_MUCH)) if fault is None or chance.random() < 0.5 else None
-        lives.append(Life(fault, chance.randrange(1, 3), cut))
+        life = Life(fault, chance.randrange(1, 3))
+        end = chance.random()
+        if end < 0.5:
+            life.cut = chance.random(), chance.choice(HOW_MUCH)
+        elif end < 0.75 or fault is None:
+            life.kill_ms = chance.uniform(5.0, 80.0)
+        lives.append(life)
     return chain(f"chain {seed}", [*lives, Life()], known, f"chain {seed}")

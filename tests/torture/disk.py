@@ -197,3 +197,14 @@ def read_trace(folder: Path) -> list[Op]:
         ops.append(msgspec.msgpack.decode(data[at + 4 : at + 4 + size], type=Op))
         at += 4 + size
     return ops
+
+
+def strike_last_call(folder: Path) -> None:
+    """A process that was killed wrote its last call down, and may not have come to make it."""
+    ops = read_trace(folder)
+    if not ops or ops[-1].failed or not (folder / ops[-1].name).exists():
+        return
+    last = ops[-1]
+    if last.what == "delete" or (last.what == "truncate" and (folder / last.name).stat().st_size > last.offset):
+        whole = sum(4 + len(msgspec.msgpack.encode(op)) for op in ops[:-1])
+        os.truncate(folder / "trace", whole)

@@ -16,6 +16,7 @@ from .case import Campaign, Case
 from .looking import problems_of_file, problems_of_runs
 
 TARGET = "lives:one_life"
+WHOLE = "all of it happened, once and in order"  # what a life that comes to the end answers
 LOOPS = ("asyncio", "uvloop")
 LIVES = 12
 LONGEST_MS = 300.0
@@ -42,7 +43,7 @@ def of_seed(seed: int) -> Case:
             problems += [f"after process {process}: {each}" for each in problems_of_file(campaign.new_folder(folder))]
         rows = sum(event.what == "committed" for event in ledger.read(folder / "ledger.jsonl"))
         campaign.findings.injected["checkpoints acknowledged"] += rows
-        whole = codec.encode("all of it happened, once and in order", codec.Types.none, "the result")
-        return problems + problems_of_runs(folder, replies, Reply(0, result=whole))
+        whole = Reply(0, result=codec.encode(WHOLE, codec.Types.none, "the result"))
+        return problems + problems_of_runs(folder, replies, whole)
 
     return Case(f"kill {seed}", lives)

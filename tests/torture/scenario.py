@@ -63,8 +63,8 @@ def faulty(folder: Path) -> Store:
 
 async def job(hf: Holdfast) -> list[Any]:
     """Two runs that share transactions, and a session. Whoever waits has an answer in time, whatever the disk does."""
-    assert isinstance(hf._store.path, str)
-    plan = Plan.read(Path(hf._store.path).parent)
+    store: Any = hf._store
+    plan = Plan.read(Path(store.path).parent)
     told: BaseException = AssertionError("no attempt")
     for _ in range(plan.attempts):
         async with asyncio.timeout(ANSWER_S):
@@ -72,7 +72,7 @@ async def job(hf: Holdfast) -> list[Any]:
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
         failed = [each for each in outcomes if isinstance(each, BaseException)]
         if not failed:
-            return outcomes
+            return list(outcomes)
         for told in failed:
             if not isinstance(told, StoreError):
                 raise told

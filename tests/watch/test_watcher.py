@@ -100,6 +100,8 @@ def test_who_fell_behind_is_told_how_far(store: Store) -> None:
     claim(store, run)
     tell(store, run.no, 3, (0, "three"), epoch=2)
     assert words(watcher.look()) == ["skipped 2", "three"]
+    numbered = [(event.epoch, event.number) for event in Watcher(store, "a", 0).look() if isinstance(event, Emitted)]
+    assert numbered == [(1, 5), (1, 8), (1, 9), (2, 3)]
 
 
 def test_who_was_there_from_the_start_is_told_what_it_missed(store: Store) -> None:
@@ -194,4 +196,4 @@ def test_progress_is_told_with_its_numbers(store: Store) -> None:
     bulletin = Bulletin(run.no, 1)
     bulletin.add(told((1, 2.5)))
     store.tell([bulletin.take()])
-    assert Watcher(store, "a", 0).look() == [Progress("talk", "talk#0", 1, 2.5, after=0, attempt=1, epoch=1)]
+    assert Watcher(store, "a", 0).look() == [Progress("talk", "talk#0", 1, 2.5, after=0, attempt=1, epoch=1, number=1)]

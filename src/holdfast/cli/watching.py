@@ -166,7 +166,8 @@ class _Lines:
         for event in list(self._bars.values())[-LINES_SHOWN:]:
             table.add_row(" ", self._spinner, Text(escaped(event.name)), *bar(event.done, event.total))
         growing = [(name, line) for name, line in list(self._growing.values())[-LINES_SHOWN:] if line]
-        lines = [Text.assemble("    ", (f"{escaped(name)}: ", "dim"), escaped(line)[-self._console.width :]) for name, line in growing]
+        room = self._console.width
+        lines = [Text.assemble("    ", (f"{escaped(name)}: ", "dim"), escaped(line)[-room:]) for name, line in growing]
         for line in lines:
             line.truncate(self._console.width, overflow="ellipsis")
         return Group(*lines, table, Text(f"  watching, {count(self._checkpoints, 'checkpoint')}", "dim"))

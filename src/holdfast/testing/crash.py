@@ -92,7 +92,7 @@ def crash_sweep(
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     sweep = Sweep(_name(target), seed)
     program = _program(target, store, state, timeout)
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-sweep-", dir=_fast_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-sweep-", dir=fast_folder()))
     began = time.monotonic()
     try:
         with Zygote(program, folder) as zygote:
@@ -144,7 +144,7 @@ def _import_path() -> list[str]:
     return [str(Path(each).resolve()) if each else str(Path.cwd()) for each in sys.path]
 
 
-def _fast_folder() -> str | None:
+def fast_folder() -> str | None:
     """Memory, where it can be had: a killed process loses nothing there either, and an fsync costs nothing."""
     shared = Path("/dev/shm")
     try:
