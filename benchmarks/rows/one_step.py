@@ -42,7 +42,7 @@ def measure(folder: Path, quick: bool) -> Result:
     journaled: list[float] = []
     ours: list[float] = []
     here, behind = Ours(folder / "store.db"), Ours(folder / "journal.db")
-    journal = Journal(behind.store, "bench", lambda *_: None)
+    journal = Journal(behind.store, "bench", renewed=lambda *_: None, doing=dict)
     seqs = itertools.count(1)
 
     async def direct() -> None:
