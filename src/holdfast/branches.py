@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .errors import HoldfastError, NotInRun
 
 if TYPE_CHECKING:
+    from .delivery import MovingThread
     from .run import LiveRun
     from .state import View
     from .store import Checkpoint
@@ -36,12 +37,12 @@ class Frame:
         "in_thread",
         "listed",
         "made",
+        "moving",
         "reserved",
         "run",
         "scope",
         "step",
         "task",
-        "thread_rested",
         "view",
     )
 
@@ -61,7 +62,7 @@ class Frame:
         self.listed: list[Any] = []  # what as_completed was given, if it has just begun to make tasks
         self.made: dict[int, asyncio.Future[Any]] = {}  # the tasks it has not asked for yet
         self.in_thread = False  # a call of this frame is under way in a thread
-        self.thread_rested: Callable[[], None] | None = None
+        self.moving: MovingThread | None = None  # a thread of this frame that was handed an outcome
 
     def count(self, name: str, key: str | None = None) -> int:
         """The number of this call among those of the same name (and key) in this frame, from 0."""

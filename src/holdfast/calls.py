@@ -122,9 +122,9 @@ async def perform(call: Invocation, execute: Execute) -> Any:
             await run.halt()
         run.check()
     run.delivery.stir()
-    if frame.thread_rested is not None:
-        frame.thread_rested()
-        frame.thread_rested = None
+    if frame.moving is not None:
+        frame.moving.rest()
+        frame.moving = None
     inputs = definition.encode_inputs(call.args, call.kwargs)
     digest = codec.fingerprint(inputs)
     row = run.recall(frame, definition.name, call.key, call.n, definition.version, inputs, digest)

@@ -75,7 +75,7 @@ class Pending:
         except CodecError as unreadable:
             error = run.cannot_read(row, unreadable)
         if self._in_thread:
-            frame.thread_rested = run.delivery.follow_thread(frame.task)
+            frame.moving = run.delivery.follow_thread(frame.task)
         self.settle(error)
 
     def settle(self, error: BaseException | None = None) -> None:
@@ -186,29 +186,48 @@ class Delivery:
         self._looking = False
         self._turn_on()
 
-    def follow_thread(self, task: asyncio.Task[Any] | None) -> Callable[[], None]:
-        """A thread that ``task`` awaits is about to move: it rests again when the task was woken, or calls the
-        returned function.
+    def follow_thread(self, task: asyncio.Task[Any] | None) -> MovingThread | None:
+        """A thread that ``task`` awaits is about to be handed an outcome, and to move.
 
         Turns of the loop say nothing about a thread. The task is found blocked on the executor's future, which is
-        done once the thread has returned; a task that waits for several of them (a gather of executor futures) is
-        given a short grace instead.
+        done once the thread has returned; where that is one of several (a gather of executor futures), or the thread
+        goes on to something else, it is given a short grace.
         """
         waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
         if waiter is None:
-            return lambda: None
+            return None
         self._threads += 1
-        over = False
+        return MovingThread(self._loop, waiter, self._thread_rests)
 
-        def rested(_: object = None) -> None:
-            nonlocal over
-            if not over:
-                over = True
-                grace.cancel()
-                self._threads -= 1
-                self._turns = 0
-                self._turn_on()
+    def _thread_rests(self) -> None:
+        self._threads -= 1
+        self._turns = 0
+        self._turn_on()
 
-        grace = self._loop.call_later(_THREAD_GRACE_S, rested)
-        waiter.add_done_callback(rested)
-        return rested
+
+class MovingThread:
+    """A thread between an outcome it is handed and its next call, its end, or other work."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[Any], rested: Callable[[], None]
+    ) -> None:
+        self.has_outcome = False  # set by the thread: on a busy machine it may take its time to come to it
+        self._loop = loop
+        self._rested = rested
+        self._over = self._seen = False
+        self._timer = loop.call_later(_THREAD_GRACE_S, self._look)
+        waiter.add_done_callback(self.rest)
+
+    def rest(self, _: object = None) -> None:
+        if not self._over:
+            self._over = True
+            self._timer.cancel()
+            self._rested()
+
+    def _look(self) -> None:
+        """The grace begins when the thread has been seen to have its outcome."""
+        if self._seen:
+            self.rest()
+        else:
+            self._seen = self.has_outcome
+            self._timer = self._loop.call_later(_THREAD_GRACE_S, self._look)

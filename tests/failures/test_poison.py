@@ -247,6 +247,7 @@ def test_cancel_stops_the_run(program: Callable[[], Any], url: str) -> None:
     async def main() -> None:
         async with holdfast.open(url) as hf:
             reached = asyncio.Event()
+            cancelled = threading.Event()
             loop = asyncio.get_running_loop()
             commit = hf._store.commit
 
@@ -254,13 +255,14 @@ def test_cancel_stops_the_run(program: Callable[[], Any], url: str) -> None:
                 if any(row.name == "trouble" for row in batch.appends) and not broken:
                     broken.append("cancelled")
                     loop.call_soon_threadsafe(reached.set)
-                    time.sleep(0.05)
+                    cancelled.wait(LIMIT_S)
                 return commit(batch)
 
             hf._store.commit = slowly  # type: ignore[method-assign]
             running = asyncio.create_task(hf.run(plan(which), id="a"))
-            await asyncio.wait_for(reached.wait(), 5)
+            await asyncio.wait_for(reached.wait(), LIMIT_S)
             await hf.cancel("a")
+            cancelled.set()
             with pytest.raises(Cancelled):
                 await asyncio.wait_for(running, LIMIT_S)
             assert [each for each in ran if isinstance(each, Exception)] == []
