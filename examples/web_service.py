@@ -10,6 +10,7 @@ stream in its place.
 import asyncio
 import json
 import random
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 import holdfast
-from holdfast import Call, Checkpoint, Emitted, Progress, step, workflow
+from holdfast import Call, Checkpoint, Emitted, HoldfastError, Progress, step, workflow
 
 PAGE = Path(__file__).with_name("web_page.html")
 TOKENS_A_SECOND = 30
@@ -85,10 +86,10 @@ def story(id: str) -> Call[int]:
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    for run in await hf.runs(status="running"):  # of a process that died, or was stopped
-        await hf.start(story(run.id), id=run.id)
-    yield
-    await hf.aclose()  # what still runs is handed back, and resumed by whoever starts next
+    async with hf:  # at its end what still runs is handed back, and resumed by whoever starts next
+        for run in await hf.runs(status="running"):  # of a process that died, or was stopped
+            await hf.start(story(run.id), id=run.id)
+        yield
 
 
 app = FastAPI(lifespan=lifespan)
@@ -119,15 +120,18 @@ async def events(id: str, last_event_id: Annotated[int, Header()] = 0) -> Stream
 
 async def stream(id: str, after: int) -> AsyncIterator[str]:
     yield "retry: 500\n\n"  # milliseconds until the browser tries again
-    async for event in hf.watch(id, after=after):
-        match event:
-            case Checkpoint(seq=seq, name=name, place=place, status=status, inputs=inputs, result=result):
-                data = {"name": name, "place": place, "status": status, "inputs": inputs, "result": result}
-                yield message("checkpoint", data, id=seq)
-            case Progress() | Emitted():
-                yield message(type(event).__name__.lower(), asdict(event))
-    run = await hf.get(id)
-    yield message("end", {"status": run.status, "result": run.result, "error": run.error})
+    try:
+        async for event in hf.watch(id, after=after):
+            match event:
+                case Checkpoint(seq=seq, name=name, place=place, status=status, inputs=inputs, result=result):
+                    data = {"name": name, "place": place, "status": status, "inputs": inputs, "result": result}
+                    yield message("checkpoint", data, id=seq)
+                case Progress() | Emitted():
+                    yield message(type(event).__name__.lower(), asdict(event))
+        run = await hf.get(id)
+        yield message("end", {"status": run.status, "result": run.result, "error": run.error})
+    except HoldfastError as error:  # closed, since the server is being stopped: the browser will ask the next one
+        print(error, file=sys.stderr, flush=True)
 
 
 def message(event: str, data: dict[str, Any], id: int | None = None) -> str:
@@ -135,7 +139,15 @@ def message(event: str, data: dict[str, Any], id: int | None = None) -> str:
     return f"{head}event: {event}\ndata: {json.dumps(data)}\n\n"
 
 
+class Server(uvicorn.Server):
+    """A server that is stopped waits for open streams, and these for their runs: so the runs are handed back first."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await hf.aclose()
+        await super().shutdown(sockets)
+
+
 if __name__ == "__main__":
-    # Streams end when their run does: the server is told not to wait for that when it is stopped.
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
-    uvicorn.run(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    print(f"http://127.0.0.1:{port}", file=sys.stderr, flush=True)
+    Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=5)).run()

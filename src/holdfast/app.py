@@ -21,7 +21,7 @@ from .logs import RunLog
 from .records import Checkpoint, Event, Run, checkpoint_of, run_of
 from .session import Session
 from .store import Store, open_store
-from .watching import watch
+from .watching import Pulse, watch
 from .workflow import Call, no_call
 
 R = TypeVar("R")
@@ -61,6 +61,7 @@ class Holdfast:
         self._journal_now: Journal | None = None
         self._readers: concurrent.futures.ThreadPoolExecutor | None = None
         self._background: _Background | None = None
+        self._pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     @property

@@ -156,7 +156,12 @@ def progress(done: float, total: float) -> None:
             raise TypeError(f"holdfast.progress() takes two numbers, got {done!r} and {total!r}")
     frame = current_frame()
     if frame is not None:
-        frame.run.tell(frame, (done, total))
+        frame.run.tell(frame, (_small(done), _small(total)))
+
+
+def _small(number: float) -> float:
+    """An integer that could not be written down, as the nearest float."""
+    return number if abs(number) < 2**63 else float(number)
 
 
 def emit(chunk: Any) -> None:

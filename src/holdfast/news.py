@@ -158,13 +158,22 @@ class Newsroom:
     def _write(self) -> None:
         self._collect()
         waiting, self._waiting = self._waiting, {}
+        rows: list[News] = []
+        for bulletin in waiting.values():
+            try:
+                rows.append(bulletin.take())
+            except Exception as error:  # one run's trouble is not the next one's
+                self._complain(error)
         try:
-            self._store.tell([bulletin.take() for bulletin in waiting.values()])
+            self._store.tell(rows)
             if time.monotonic() >= self._cleared + KEPT_MS / 1000:
                 self._cleared = time.monotonic()
                 self._store.clear_news(idle_ms=KEPT_MS)
         except Exception as error:  # nothing that was promised is lost
-            if not self._complained:
-                self._complained = True
-                log.warning("news of running steps could not be written and are dropped, now and later: %s", error)
+            self._complain(error)
         self._written = time.monotonic()
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            log.warning("news of running steps cannot be written; they are dropped, and this is said once: %s", error)

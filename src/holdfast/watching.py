@@ -5,6 +5,7 @@ A watcher that is slow, or gone, costs the run nothing: it holds its place by it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,36 @@ _ENDED = FINISHED | {"parked"}
 async def watch(home: Holdfast, id: str, after: int) -> AsyncGenerator[Event, None]:
     """``Holdfast.watch``."""
     watcher = Watcher(home._store, id, after)
+    pulse = home._pulses.setdefault(asyncio.get_running_loop(), Pulse(home))
     while True:
         for event in await home._read(watcher.look):
             yield event
         if watcher.ended:
             return
-        await clock.sleep(LOOK_EVERY_S)
+        while (stamp := await pulse.beat()) is None or stamp == watcher.stamp:
+            pass
+
+
+class Pulse:
+    """The stamp of the store, looked at once for all the watchers of a loop: many idle ones cost no more than one."""
+
+    def __init__(self, home: Holdfast) -> None:
+        self._home = home
+        self._next: asyncio.Future[object] | None = None
+
+    async def beat(self) -> object:
+        """The stamp a moment from now; None if the watcher that was to look at it is gone."""
+        if self._next is not None:
+            return await asyncio.shield(self._next)
+        self._next = asyncio.get_running_loop().create_future()
+        stamp: object = None
+        try:
+            await clock.sleep(LOOK_EVERY_S)
+            stamp = await self._home._read(self._home._store.stamp)
+            return stamp
+        finally:
+            beat, self._next = self._next, None
+            beat.set_result(stamp)
 
 
 class Watcher:
@@ -39,7 +64,7 @@ class Watcher:
     def __init__(self, store: Store, id: str, after: int) -> None:
         self._store = store
         self._id = id
-        self._stamp: object = None
+        self.stamp: object = None  # of the store, when it was looked at last
         self._from = after
         self._seq, self._row_epoch = after, 0  # of the last checkpoint seen
         self._heard: tuple[int, int] | None = None  # epoch and number of the last news seen; None before the first look
@@ -48,9 +73,7 @@ class Watcher:
 
     def look(self) -> list[Event]:
         """What is new since the last look. Blocks on the store. Raises ``NotFound``."""
-        stamp = self._store.stamp()
-        if stamp == self._stamp:
-            return []
+        self.stamp = self._store.stamp()
         # In this order: what was committed before a checkpoint, or before the end, is seen with it.
         run = self._store.get(self._id)
         if run is None:
@@ -59,7 +82,7 @@ class Watcher:
         epoch, n = self._heard or (0, 0)
         news = self._store.news(run.no, epoch=epoch, n=n)
         events = list(self._in_order(rows, news))
-        self._stamp, self.ended = stamp, run.status in _ENDED
+        self.ended = run.status in _ENDED
         return events
 
     def _in_order(self, rows: list[CheckpointRow], news: list[News]) -> Iterator[Event]:

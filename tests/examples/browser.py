@@ -75,6 +75,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         self._ask("Page.navigate", url=url)
+        self.wait_for("document.readyState == 'complete'")
 
     def look(self, script: str) -> Any:
         """What an expression of JavaScript gives on the page. Raises ``AssertionError`` with its error."""

@@ -34,6 +34,7 @@ class Service:
             self.port = int(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
+        self.complained = ""  # on standard error, by the last process that ended
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -41,6 +42,7 @@ class Service:
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         deadline = time.monotonic() + PATIENCE_S
@@ -56,7 +58,7 @@ class Service:
         """What it printed until then."""
         assert self.process is not None
         self.process.send_signal(how)
-        printed, _ = self.process.communicate(timeout=PATIENCE_S)
+        printed, self.complained = self.process.communicate(timeout=PATIENCE_S)
         return printed.splitlines()
 
     def order(self) -> str:
@@ -159,7 +161,9 @@ def test_a_server_that_is_stopped_hands_its_runs_back(service: Service) -> None:
     id = service.order()
     stream = service.events(id)
     until(stream, is_token_of(1))
-    service.end(signal.SIGTERM)  # an open stream does not keep it
+    service.end(signal.SIGTERM)
+    assert "this Holdfast is closed" in service.complained, "the open stream was ended"
+    assert "Traceback" not in service.complained and "timeout" not in service.complained
     run, missing = service.record()
     assert (run.status, run.owner, run.deaths) == ("running", None, 0)
     service.start()

@@ -45,6 +45,13 @@ PLANTED = [
         [WATCHER + "test_an_end_is_seen_with_everything_before_it"],
     ),
     Plant(
+        "watchers hang when the one that looks for them goes",
+        "src/holdfast/watching.py",
+        "            beat.set_result(stamp)\n",
+        "            if stamp is not None:\n                beat.set_result(stamp)\n",
+        [WATCH + "test_watchers_with_nothing_to_see_look_together_and_read_nothing"],
+    ),
+    Plant(
         "the fence of news does not look at the epoch",
         "src/holdfast/store/queries.sql",
         "WHERE r.no = v.column1 AND r.epoch = v.column2 AND r.owner IS NOT NULL",

@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -20,6 +21,7 @@ from holdfast import (
     CodecError,
     Emitted,
     Event,
+    Fenced,
     Holdfast,
     HoldfastError,
     NotFound,
@@ -32,9 +34,10 @@ from holdfast import (
 from holdfast.errors import StoreError
 from holdfast.news import CHUNK_MAX_BYTES
 from holdfast.store import News, open_store
-from holdfast.watching import Watcher
+from holdfast.testing.store_suite import create
+from holdfast.watching import LOOK_EVERY_S, Watcher
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -176,6 +179,29 @@ def test_a_watcher_goes_on_where_another_left_off(url: str, tmp_path: Path) -> N
     asyncio.run(program())
 
 
+def test_who_lost_the_run_is_not_heard(url: str, tmp_path: Path) -> None:
+    async def program() -> None:
+        store = open_store(url)
+        async with holdfast.open(url) as hf:
+            run = await hf.start(waiting(str(tmp_path / "go")), id="a")
+            heard: list[object] = []
+            async with asyncio.timeout(PATIENCE_S):
+                async for event in hf.watch("a"):
+                    heard.append(seen(event))
+                    if heard[-1] == "waiting":
+                        row = store.get("a")
+                        assert row is not None and store.claim(row.no, 1, owner="here|1|1|1", ttl_ms=60_000, died=False)
+                        (tmp_path / "go").touch()
+                        with pytest.raises(Fenced):
+                            await hf.run(waiting(str(tmp_path / "go")), id="a")
+                        store.cancel("a")
+            assert heard == ["1:0", "1/1", 1, "waiting"]
+            assert (await hf.get(run.id)).status == "cancelled"
+        store.close()
+
+    asyncio.run(program())
+
+
 @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
 def test_a_watch_ends_with_the_run(url: str, tmp_path: Path, end: str) -> None:
     async def program() -> None:
@@ -277,6 +303,31 @@ def test_progress_takes_numbers() -> None:
             holdfast.progress(done, total)  # type: ignore[arg-type]
 
 
+@step
+async def count_atoms() -> None:
+    holdfast.progress(10**30, 10**80)
+    holdfast.progress(float("nan"), float("inf"))
+    await asyncio.sleep(0.1)
+    holdfast.progress(10**30, 10**80)
+
+
+@workflow(version="1")
+async def counting_atoms() -> None:
+    await count_atoms()
+
+
+def test_numbers_of_any_size(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            await hf.run(counting_atoms(), id="a")
+            *_, last, checkpoint = await watched(hf, "a")
+            assert isinstance(last, Progress) and (last.done, last.total) == (1e30, 1e80)
+            assert isinstance(checkpoint, Checkpoint)
+
+    asyncio.run(program())
+    assert "dropped" not in caplog.text
+
+
 # -- what it costs, and whom ---------------------------------------------------------------------------------
 
 
@@ -297,12 +348,17 @@ class Telling:
         self.store.tell(news)
 
 
+quiet_please = threading.Event()  # set: who talks falls silent after the first chunk
+
+
 @step
 async def chatter(chunks: int, size: int) -> int:
     for number in range(chunks):
         holdfast.emit([number, "x" * size])
         if number % 100 == 99:
             await asyncio.sleep(0)
+        while quiet_please.is_set():
+            await asyncio.sleep(0.001)
     return chunks
 
 
@@ -333,17 +389,19 @@ def test_a_watcher_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed
     async def program() -> None:
         store: Any = Telling(url)
         async with Holdfast(store) as hf:
+            quiet_please.set()
             run = await hf.start(chattering(chunks, size), id="a")
             watching: AsyncIterator[Event] = hf.watch("a")
             async with asyncio.timeout(PATIENCE_S):
                 first = await anext(watching)
+                quiet_please.clear()
                 assert await run.wait() == chunks
                 kept = sum(len(row.data) for row in store.news(1))
                 rest = [event async for event in watching]
             assert kept < 10 << 20
-            assert isinstance(first, Emitted)
+            assert isinstance(first, Emitted) and first.chunk[0] == 0
             # Nothing is doubled, nothing is out of order, and what is missing was counted.
-            expected = int(first.chunk[0]) + 1
+            expected = 1
             for event in rest[:-1]:
                 if isinstance(event, Skipped):
                     expected += event.count
@@ -370,8 +428,42 @@ def test_news_that_cannot_be_written_are_dropped_and_the_run_goes_on(
 
     asyncio.run(program())
     assert [record.getMessage() for record in caplog.records] == [
-        "news of running steps could not be written and are dropped, now and later: the disk is full"
+        "news of running steps cannot be written; they are dropped, and this is said once: the disk is full"
     ]
+
+
+class Counting:
+    """Any store, whose calls are counted."""
+
+    def __init__(self, url: str) -> None:
+        self.store, self.calls = open_store(url), Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self.store, name)
+
+
+def test_watchers_with_nothing_to_see_look_together_and_read_nothing(url: str) -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        store: Any = Counting(url)
+        async with Holdfast(store) as hf:
+            create(store.store, "a")  # its owner is nobody that would renew the lease meanwhile
+            watching = [asyncio.create_task(watched(hf, "a")) for _ in range(40)]
+            while store.calls["news"] < len(watching):
+                await asyncio.sleep(0.01)
+            before, began = store.calls.copy(), loop.time()
+            while store.calls["stamp"] < before["stamp"] + 5:
+                await asyncio.sleep(0.01)
+            for gone in watching[:-3]:  # the one that looks for all of them is among these, again and again
+                gone.cancel()
+                await asyncio.sleep(0)
+            quiet = store.calls - before
+            assert set(quiet) == {"stamp"} and quiet["stamp"] <= 2 + (loop.time() - began) / LOOK_EVERY_S
+            store.cancel("a")
+            assert [await each for each in watching[-3:]] == [[], [], []]
+
+    asyncio.run(program())
 
 
 def test_a_run_that_tells_nothing_never_touches_the_news(url: str, tmp_path: Path) -> None:

@@ -53,18 +53,6 @@ def test_looks_tell_each_thing_once(store: Store) -> None:
     assert words(watcher.look()) == [] and watcher.ended
 
 
-def test_nothing_is_read_when_nothing_changed(store: Store) -> None:
-    create(store, "a")
-    watcher = Watcher(store, "a", 0)
-    watcher.look()
-    counted: list[str] = []
-    watcher._store = type(
-        "Counting", (), {"__getattr__": lambda _, name: counted.append(name) or getattr(store, name)}
-    )()  # type: ignore[assignment]
-    assert watcher.look() == [] == watcher.look()
-    assert counted == ["stamp", "stamp"]
-
-
 def test_news_wait_for_the_checkpoint_they_came_after(store: Store) -> None:
     (run,) = create(store, "a")
     watcher = Watcher(store, "a", 0)
