@@ -372,3 +372,23 @@ def test_a_second_process_on_one_run_says_that_it_waits(tmp_path: Path, caplog: 
         asyncio.run(program())
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("run a: ") and said.endswith(" advances it now, waiting for it to end")
+
+
+def test_a_workflow_that_lets_a_cancellation_through() -> None:
+    @step
+    async def slow() -> int:
+        await asyncio.sleep(60)
+        return 1
+
+    @workflow
+    async def plan() -> int:
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert said_by(lambda hf: hf.run(plan(), id="a")) == (
+        "StepFailed",
+        "test_a_workflow_that_lets_a_cancellation_through.<locals>.plan failed with CancelledError: its own code let a "
+        "cancellation through; the history tells which call was cancelled",
+    )
