@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from reader import Reader, read
 
+import holdfast
+from holdfast import HoldfastError, NotRecorded
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
@@ -96,3 +99,13 @@ def test_three_dots_stand_for_what_differs_from_run_to_run(tmp_path: Path, shown
     else:
         with pytest.raises(AssertionError, match="printed"):
             comparison.evaluate()
+
+
+def test_every_error_has_its_place_on_the_page_of_failures() -> None:
+    public = {name: getattr(holdfast, name) for name in holdfast.__all__}
+    classes = {name: thing for name, thing in public.items() if isinstance(thing, type)}
+    raised = {name for name, thing in classes.items() if issubclass(thing, (HoldfastError, NotRecorded))}
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    assert raised - {"HoldfastError"} == set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
+    for name in raised - {"HoldfastError"}:
+        assert re.search(rf"^.*\b{name}: ", page, re.MULTILINE), f"{name} is not shown as it is printed"
