@@ -201,15 +201,19 @@ def _stands_already(current: Any, base: list[Any], value: Any, path: str) -> boo
     if current is not _ABSENT and value is not _ABSENT and same(current, value) and not counted:
         return True
     before = "absent" if not base else _shown(base[0]) if len(base) == 1 else base[1]
+    both_made = not base and type(current) is type(value) and type(value) in (list, dict)
     raise StateConflict(
         f"Two overlapping parts of the run changed {path}: it was {before} when this one began, is"
-        f" {_shown(current)} now, and would become {_shown(value)}. {_WAY_OUT}"
+        f" {_shown(current)} now, and would become {_shown(value)}. {_MAKE_BEFORE if both_made else _WAY_OUT}"
     )
 
 
 _WAY_OUT = (
     "Return the value from each step and combine the values in the workflow, or let each write a key of its"
     " own (appending to a list, and different keys of a dict, do not conflict)."
+)
+_MAKE_BEFORE = (
+    "Make it in the workflow, before they begin; then they may append to the list, or set different keys of the dict."
 )
 
 

@@ -372,3 +372,40 @@ def test_a_second_process_on_one_run_says_that_it_waits(tmp_path: Path, caplog: 
         asyncio.run(program())
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("run a: ") and said.endswith(" advances it now, waiting for it to end")
+
+
+def test_a_list_that_every_step_makes() -> None:
+    @step
+    async def note(number: int) -> None:
+        await asyncio.sleep(0)
+        holdfast.state.setdefault("notes", []).append(number)
+
+    @workflow
+    async def plan() -> None:
+        await asyncio.gather(note(1), note(2))
+
+    kind, said = said_by(lambda hf: hf.run(plan(), id="a"))
+    assert kind == "StateConflict" and said.endswith(
+        "it was absent when this one began, is [1] now, and would become [2]. Make it in the workflow, before they "
+        "begin; then they may append to the list, or set different keys of the dict."
+    )
+
+
+def test_a_workflow_that_lets_a_cancellation_through() -> None:
+    @step
+    async def slow() -> int:
+        await asyncio.sleep(60)
+        return 1
+
+    @workflow
+    async def plan() -> int:
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert said_by(lambda hf: hf.run(plan(), id="a")) == (
+        "StepFailed",
+        "test_a_workflow_that_lets_a_cancellation_through.<locals>.plan failed with CancelledError: its own code let a "
+        "cancellation through; the history tells which call was cancelled",
+    )

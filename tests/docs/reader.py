@@ -16,6 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from notebook import Notebook
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
@@ -30,6 +31,7 @@ class Reader:
         self.blocks = {"python": 0, "sh": 0, "text": 0}
         self.saved: list[str] = []
         self.typed: list[str] = []
+        self.notebook: Notebook | None = None
         self.jobs: list[subprocess.Popen[str]] = []
         self.ports: dict[str, int] = {}
         here = str(Path(sys.executable).parent)
@@ -40,8 +42,14 @@ class Reader:
         }
 
     def save_file(self, example: Example) -> None:
-        """A block of Python is a file; its first line says which."""
+        """A block of Python is a file, whose name its first line says, or a cell of the page's notebook."""
         self.blocks["python"] += 1
+        cell = re.match(r'# a cell(?:, stopped at "(.+)")?\n', example.parsed)
+        if cell:
+            if self.notebook is None:
+                self.notebook = Notebook(self.folder, self.environ)
+            self.seen = self.notebook.run(example.parsed, stop_at=cell[1])
+            return
         named = re.match(r"# (\w+\.py)\n", example.parsed)
         assert named, "the first line of a Python block is the name of its file, as in `# loans.py`"
         self.saved.append(named[1])
@@ -62,10 +70,14 @@ class Reader:
 
     def _type(self, words: list[str], comment: str) -> None:
         """``2>&1`` and ``&`` as in a shell; ``# kill -9 at "…"`` and ``# Ctrl-C at "…"`` are done when that is
-        printed; ``# exit code 3`` is what the command must end with, and 0 where nothing is said."""
+        printed; ``# when work.log says "…"`` is waited for; ``# exit code 3`` is what the command must end with, and
+        0 where nothing is said."""
         if words[0] == "curl":
             self.seen += self._fetch(words[1:])
         elif words[0] == "kill":
+            cue = re.search(r'when (\S+) says "(.+)"', comment)
+            if cue:
+                self._wait_for(self.folder / cue[1], cue[2])
             self._kill(words[1:])
         else:
             program = shutil.which(words[0], path=self.environ["PATH"])
@@ -119,10 +131,16 @@ class Reader:
         port = command[command.index("--port") + 1]
         self.ports[port] = _free_port()
         command[command.index("--port") + 1] = str(self.ports[port])
-        self.jobs.append(self._popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        self.jobs.append(self._popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0))
         until = time.monotonic() + COMMAND_TIMEOUT_S
         while not _answers(self.ports[port]):
             assert self.jobs[-1].poll() is None and time.monotonic() < until, f"{command} does not answer"
+            time.sleep(POLL_S)
+
+    def _wait_for(self, file: Path, cue: str) -> None:
+        until = time.monotonic() + COMMAND_TIMEOUT_S
+        while not file.exists() or cue not in file.read_text(encoding="utf-8"):
+            assert time.monotonic() < until, f"{file} does not say {cue!r}"
             time.sleep(POLL_S)
 
     def _kill(self, words: list[str]) -> None:
@@ -141,18 +159,25 @@ class Reader:
         with urllib.request.urlopen(request, timeout=COMMAND_TIMEOUT_S) as response:
             return str(response.read().decode()) + "\n"
 
-    def end_jobs(self) -> None:
+    def close(self) -> None:
+        if self.notebook is not None:
+            self.notebook.close()
         for job in self.jobs:
-            job.kill()
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGKILL)  # its workers too
             job.wait()
 
     # -- what is compared ----------------------------------------------------------------------------------
 
     def compare_output(self, example: Example) -> str | None:
-        """A block of text is what the commands before it print; … stands for anything within a line."""
+        """A block of text is what the commands before it print; … stands for anything within a line, and a line of
+        its own for any lines."""
         self.blocks["text"] += 1
-        expected = ".*?".join(map(re.escape, example.parsed.rstrip().split("…")))
-        if re.fullmatch(expected, self.seen.rstrip()):
+        lines = example.parsed.strip().split("\n")
+        expected = "".join(
+            r"(?:.*\n)*?" if line == "…" else ".*?".join(map(re.escape, line.split("…"))) + r"\n" for line in lines
+        )
+        if re.fullmatch(expected, self.seen.strip() + "\n"):
             return None
         return f"expected:\n{example.parsed}\nprinted:\n{self.seen}"
 

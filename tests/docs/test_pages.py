@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from reader import Reader, read
 
+import holdfast
+from holdfast import HoldfastError, NotRecorded
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
@@ -29,18 +32,22 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path) -> None:
         for example in read(page, reader).examples():
             example.evaluate()
     finally:
-        reader.end_jobs()
+        reader.close()
     text = page.read_text(encoding="utf-8")
-    fences = re.findall(r"^```(\w+)$", text, re.MULTILINE)
+    fences = [
+        language for language in re.findall(r"^```(\w+)$", text, re.MULTILINE) if language != "mermaid"
+    ]  # a picture
     assert set(fences) <= set(reader.blocks), "a block in a language that nothing here runs"
     assert sum(reader.blocks.values()) == len(fences) - len(INSTALLATION.findall(text)), "a block was skipped"
-    typed = " ".join(reader.typed)
-    assert [name for name in reader.saved if Path(name).stem not in typed] == [], "a file that nobody runs"
+    used = " ".join([*reader.typed, *re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)])
+    assert [name for name in reader.saved if name != "conftest.py" and Path(name).stem not in used] == [], (
+        "a file that nobody runs"
+    )
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
         found = page.parent / target if target else page
         assert found.exists(), target
@@ -70,15 +77,35 @@ def test_output_that_differs_is_noticed(tmp_path: Path) -> None:
         comparison.evaluate()
 
 
-@pytest.mark.parametrize(("shown", "fits"), [("he…o", True), ("…", True), ("hello\n…\nbye", False), ("h…x", False)])
+@pytest.mark.parametrize(
+    ("shown", "fits"),
+    [
+        ("he…o\nshop\nend", True),
+        ("…\nsh…\nend", True),
+        ("he…o", False),
+        ("hello\n…\nend\n", True),
+        ("hello\n…\nbye", False),
+        ("h…x\nshop\nend", False),
+    ],
+)
 def test_three_dots_stand_for_what_differs_from_run_to_run(tmp_path: Path, shown: str, fits: bool) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"```text\n{shown}\n```\n", encoding="utf-8")
     reader = Reader(tmp_path)
-    reader.seen = "hello\n"
+    reader.seen = "hello\nshop\nend\n"
     (comparison,) = read(page, reader).examples()
     if fits:
         comparison.evaluate()
     else:
         with pytest.raises(AssertionError, match="printed"):
             comparison.evaluate()
+
+
+def test_every_error_has_its_place_on_the_page_of_failures() -> None:
+    public = {name: getattr(holdfast, name) for name in holdfast.__all__}
+    classes = {name: thing for name, thing in public.items() if isinstance(thing, type)}
+    raised = {name for name, thing in classes.items() if issubclass(thing, (HoldfastError, NotRecorded))}
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    assert raised - {"HoldfastError"} == set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
+    for name in raised - {"HoldfastError"}:
+        assert re.search(rf"^.*\b{name}: ", page, re.MULTILINE), f"{name} is not shown as it is printed"
