@@ -316,23 +316,11 @@ class Execution:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         unclaimed = len(run.records.unclaimed)
         if unclaimed:
-<<<<<<< HEAD
             self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
         self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
-        if isinstance(error, asyncio.CancelledError):  # raised as it is, it would cancel whoever awaits the run
-            failure = Failure.of_run(error, cancelled=set(), ignored=set())
-            raise StepFailed(self.definition.name, failure.type, failure.message) from error
-=======
-            log.warning(
-                "run %s: never asked for again, the code has changed: %s", self.id, count(unclaimed, "recorded step")
-            )
-        log.info("run %s: %s; steps: %d executed, %d recalled", self.id, finish.status, run.executed, run.recalled)
-        if isinstance(
-            error, asyncio.CancelledError
-        ):  # as it is, it would look like a cancellation of who awaits the run
+        if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
             why = "its own code let a cancellation through; the history tells which call was cancelled"
             raise StepFailed(self.definition.name, "CancelledError", why) from error
->>>>>>> e4afdba (Document the whole idea, a first hour, and six ways to use holdfast)
         if error is not None:
             raise error
         return value
