@@ -18,7 +18,7 @@ from .execution import Execution
 from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
-from .records import Checkpoint, Event, Run, checkpoint_of, run_of
+from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
 from .session import Session
 from .store import Store, open_store
 from .watching import Pulse, watch
@@ -168,10 +168,11 @@ class Holdfast:
     # -- looking -------------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Run:
-        """The run as it stands. Raises ``NotFound``."""
+        """The run as it stands. Raises ``NotFound``, and ``CodecError`` if its row was damaged."""
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
+        refuse_damaged(row)
         spent = await self._read(self._store.spent, [row.no])
         return run_of(row, spent[row.no], _result_types(row.workflow), lambda: self._outcome(id))
 

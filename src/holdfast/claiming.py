@@ -12,6 +12,7 @@ from . import branches, clock, lease
 from .errors import Busy, HoldfastError, StoreError
 from .journal import Journal
 from .logs import RunLog
+from .records import refuse_damaged
 from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Claiming:
             raise StoreError(
                 f"{store.url}: {self._new.id!r} is gone while it was being claimed; run the same line again"
             )
+        refuse_damaged(row)
         return row
 
     def _is_free(self, row: RunRow) -> bool:

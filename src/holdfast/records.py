@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from . import codec
 from .errors import CodecError
 from .failure import Failure
+from .logs import RunLog
 from .news import Told
 from .recall import scope_of
 from .store import Checkpoint as CheckpointRow
@@ -165,8 +166,8 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         workflow=row.workflow,
         version=row.version,
         status=row.status,
-        result=value_of(row.result, types, f"{where}, its result") if row.status == "done" else None,
-        error=str(Failure.decode(row.error, f"{where}, its error")) if row.error and row.status in _ENDED else None,
+        result=value_of(row.result, types, f"{where}, its result") if row.status == "done" and row.is_intact else None,
+        error=_error_of(row),
         deaths=row.deaths,
         spent=Cost(spent.tokens, spent.usd),
         waiting_for=None,
@@ -179,6 +180,27 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         file=row.file,
         _wait=wait,
     )
+
+
+def _error_of(row: RunRow) -> str | None:
+    if not row.is_intact:
+        return f"CodecError: {_DAMAGED}"
+    if not row.error or row.status not in _ENDED:
+        return None
+    return str(Failure.decode(row.error, f"run {row.id!r}, its error"))
+
+
+_DAMAGED = (
+    "the checksum of the run's row does not match its content. It was changed or damaged since it was written; "
+    "it is kept as it is. Restore the store from a backup, or start the work again under a new id."
+)
+
+
+def refuse_damaged(row: RunRow) -> None:
+    """Raises ``CodecError`` for a row of a run that is not as it was written, and tells operators."""
+    if not row.is_intact:
+        RunLog(row.id).error("unreadable: %s", _DAMAGED)
+        raise CodecError(f"run {row.id!r}: {_DAMAGED}")
 
 
 def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:

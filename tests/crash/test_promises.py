@@ -331,6 +331,32 @@ def test_a_call_the_workflow_cancelled_stays_cancelled(store: Store) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("column", ["result", "inputs", "seed", "state", "version"])
+def test_a_changed_row_of_a_run_is_not_believed(tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture) -> None:
+    @workflow(version="1")
+    async def keeping(what: str) -> str:
+        return await work(what)
+
+    async def main() -> None:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            assert await hf.run(keeping("a"), id="x") == "a"
+            await hf.run(keeping("b"), id="y")
+        changed = {"result": "X'A178'", "inputs": "X'80'", "seed": "zeroblob(16)", "state": "X'80'", "version": "'2'"}
+        db = apsw.Connection(str(tmp_path / "a.db"))
+        db.execute(f"UPDATE run SET {column} = {changed[column]} WHERE id = 'x'")
+        db.close()
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            for looked in (hf.run(keeping("a"), id="x"), hf.get("x")):
+                with pytest.raises(CodecError, match="run 'x': the checksum of the run's row"):
+                    await looked
+            whole, damaged = await hf.runs()
+            assert (whole.id, whole.result, whole.error) == ("y", "b", None)
+            assert damaged.result is None and "checksum" in str(damaged.error)
+        assert "run x: unreadable: the checksum" in caplog.text
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("column", ["result", "delta", "status", "seq"])
 def test_a_changed_row_is_not_believed(tmp_path: Path, column: str) -> None:
     @workflow(version="1")

@@ -196,6 +196,13 @@ PLANTED = [
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(
+        "the row of a run is believed as it is",
+        "src/holdfast/records.py",
+        "    if not row.is_intact:\n        RunLog",
+        "    if False:\n        RunLog",
+        [PROMISES + "test_a_changed_row_of_a_run_is_not_believed"],
+    ),
+    Plant(
         "a call that the workflow cancelled is not recorded",
         "src/holdfast/calls.py",
         "            if run.is_leaving:\n                raise\n            # The workflow's own",

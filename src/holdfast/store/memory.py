@@ -16,6 +16,7 @@ from holdfast.store.protocol import (
     News,
     RunRow,
     Spent,
+    end_checksum,
 )
 
 
@@ -74,6 +75,7 @@ class MemoryStore:
         row.no = data.last_no
         row.created_ms = row.updated_ms = now
         row.lease_until_ms = 0 if row.owner is None else now + given.lease_until_ms
+        row.checksum, row.end_checksum = row.compute_checksum(), end_checksum(row.result, row.error)
         data.runs[row.no] = row
         data.numbers[row.id] = row.no
         data.checkpoints[row.no] = {}
@@ -101,6 +103,7 @@ class MemoryStore:
         for finish in finishes:
             if run.owner is not None:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
+                run.end_checksum = end_checksum(run.result, run.error)
                 run.owner, run.lease_until_ms, run.updated_ms, run.doing = None, 0, self.now_ms(), None
         return True
 

@@ -72,8 +72,8 @@ class RunRow(msgspec.Struct, kw_only=True):
     """One run. ``no`` is the integer that stands for ``id`` in every other table; 0 before it is created.
 
     In the row given to be created ``lease_until_ms`` is how long the lease is to last; the store adds its
-    own clock, and sets ``no``, ``created_ms`` and ``updated_ms``. Without an owner there is no lease and no
-    claim.
+    own clock, and sets ``no``, ``created_ms``, ``updated_ms`` and the checksums: ``checksum`` over what a run is
+    created with, ``end_checksum`` over what a finish leaves. Without an owner there is no lease and no claim.
     """
 
     no: int = 0
@@ -97,6 +97,23 @@ class RunRow(msgspec.Struct, kw_only=True):
     created_ms: int = 0
     updated_ms: int = 0
     doing: bytes | None = None  # what its owner had in flight when it last renewed its lease
+    checksum: int = 0
+    end_checksum: int = 0
+
+    def compute_checksum(self) -> int:
+        """CRC-32 over what a run is created with."""
+        given = (self.id, self.workflow, self.version, self.python, self.module, self.file)
+        return zlib.crc32(_ENCODE((*given, self.inputs, self.fingerprint, self.state, self.seed)))
+
+    @property
+    def is_intact(self) -> bool:
+        end = end_checksum(self.result, self.error)
+        return (self.checksum, self.end_checksum) == (self.compute_checksum(), end)
+
+
+def end_checksum(result: bytes | None, error: bytes | None) -> int:
+    """CRC-32 over how a run ended."""
+    return zlib.crc32(_ENCODE((result, error)))
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ WHERE r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL
 
 -- name: create
 INSERT INTO run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing)
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum)
 SELECT v.* FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 ON CONFLICT (id) DO NOTHING
@@ -25,7 +25,7 @@ SELECT v.*, '', 0 FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 
 -- name: finish
-UPDATE run SET status = v.column3, result = v.column4, error = v.column5, updated_ms = v.column6,
+UPDATE run SET status = v.column3, result = v.column4, error = v.column5, end_checksum = v.column6, updated_ms = v.column7,
     owner = NULL, lease_until_ms = 0, doing = NULL
 FROM (VALUES :rows) AS v
 WHERE run.no = v.column1 AND run.epoch = v.column2 AND run.owner IS NOT NULL
@@ -35,24 +35,24 @@ SELECT checksum FROM checkpoint WHERE run_no = :run_no AND seq = :seq
 
 -- name: run_of_no
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,
-    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing
+    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum
 FROM run WHERE no = :no
 
 -- name: run_of_id
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,
-    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing
+    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum
 FROM run WHERE id = :id
 
 -- name: runs
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,
-    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing
+    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum
 FROM run
 WHERE no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: runs_of_status
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,
-    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing
+    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum
 FROM run
 WHERE status = :status AND no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
@@ -84,7 +84,7 @@ UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NU
     lease_until_ms = :until_ms, updated_ms = :now_ms, deaths = deaths + :died
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,
-    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing
+    error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum
 
 -- name: renew
 UPDATE run SET lease_until_ms = :until_ms WHERE owner = :owner RETURNING no

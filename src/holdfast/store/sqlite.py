@@ -21,7 +21,7 @@ import apsw
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, News, RunRow, Spent
+from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, News, RunRow, Spent, end_checksum
 from holdfast.store.queries import QUERIES
 from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
@@ -127,7 +127,9 @@ class SQLiteStore:
         rows: dict[str, RunRow] = {}
         for row in given:
             until = 0 if row.owner is None else now + row.lease_until_ms
-            rows.setdefault(row.id, replace(row, lease_until_ms=until, created_ms=now, updated_ms=now))
+            new = replace(row, lease_until_ms=until, created_ms=now, updated_ms=now)
+            new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.result, new.error)
+            rows.setdefault(row.id, new)
         created: dict[str, RunRow] = {}
         for no, id in bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
             created[id] = rows[id]
@@ -138,7 +140,9 @@ class SQLiteStore:
 
     def _finish(self, db: apsw.Connection, finishes: list[Finish]) -> int:
         now = self.now_ms()
-        rows = [(f.run_no, f.epoch, f.status, f.result, f.error, now) for f in finishes]
+        rows = [
+            (f.run_no, f.epoch, f.status, f.result, f.error, end_checksum(f.result, f.error), now) for f in finishes
+        ]
         return bulk(db, "finish", rows)[0]
 
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:

@@ -186,6 +186,19 @@ class Owners:
         cancelled = store.cancel("c")
         assert cancelled is not None and cancelled.doing is None
 
+    def test_a_run_comes_back_with_its_checksums(self, store: Store) -> None:
+        (run,) = create(store, "a", state=b"s")
+        assert run.is_intact
+        for status, more in (("failed", {"error": b"e"}), ("done", {"result": b"r"})):
+            finish(store, run, status, **more)
+            found = store.get("a")
+            assert found is not None and found.is_intact and found.checksum == run.checksum
+            taken = claim(store, found)
+            if taken is not None:
+                assert taken.is_intact
+                run = taken
+        assert all(row.is_intact for row in store.runs(status=None, workflow=None, limit=9, after=None))
+
     def test_a_claim_tells_when_the_owner_before_let_go(self, store: Store, clock: Clock) -> None:
         (run,) = create(store, "a")
         clock.now += 5

@@ -23,7 +23,9 @@ CREATE TABLE run (
     state BLOB,
     result BLOB,
     error BLOB,
-    doing BLOB
+    doing BLOB,
+    checksum INTEGER NOT NULL,
+    end_checksum INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX run_id ON run (id);
 CREATE INDEX run_status ON run (status);
