@@ -319,8 +319,8 @@ class Execution:
             self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
         self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
         if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
-            why = "its own code let a cancellation through; the history tells which call was cancelled"
-            raise StepFailed(self.definition.name, "CancelledError", why) from error
+            told = Failure.of_step(error)
+            raise StepFailed(self.definition.name, told.type, told.message) from error
         if error is not None:
             raise error
         return value

@@ -62,6 +62,8 @@ class Failure(msgspec.Struct):
 
 def _message_of(error: BaseException) -> str:
     try:
+        if isinstance(error, asyncio.CancelledError) and not error.args:
+            return "its own code let a cancellation through; the history tells which call was cancelled"
         return _storable(str(error))
     except Exception as broken:
         return f"(its message cannot be read: {type(broken).__name__})"

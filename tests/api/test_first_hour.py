@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import Busy, HoldfastError, Mismatch, NotInRun, NotRecorded, step, workflow
+from holdfast import Busy, HoldfastError, Mismatch, NotInRun, NotRecorded, StepFailed, step, workflow
 
 
 class Client:
@@ -404,8 +404,17 @@ def test_a_workflow_that_lets_a_cancellation_through() -> None:
         task.cancel()
         return await task
 
-    assert said_by(lambda hf: hf.run(plan(), id="a")) == (
+    async def run_and_wait_again(hf: holdfast.Holdfast) -> None:
+        with pytest.raises(StepFailed) as raised:
+            await hf.run(plan(), id="a")
+        with pytest.raises(StepFailed) as waited:  # for what the record says of it
+            await (await hf.get("a")).wait()
+        assert str(waited.value) == str(raised.value)
+        raise raised.value
+
+    assert said_by(run_and_wait_again) == (
         "StepFailed",
-        "test_a_workflow_that_lets_a_cancellation_through.<locals>.plan failed with CancelledError: its own code let a "
-        "cancellation through; the history tells which call was cancelled",
+        "test_a_workflow_that_lets_a_cancellation_through.<locals>.plan failed with "
+        "asyncio.exceptions.CancelledError: its own code let a cancellation through; the history tells which call was "
+        "cancelled",
     )
