@@ -94,17 +94,16 @@ class Reader:
                 self.seen += self._run(command, int(code[1]) if code else 0, both=both)
 
     def _run(self, command: list[str], code: int, *, both: bool) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if both else subprocess.PIPE,
-            encoding="utf-8",
-            timeout=COMMAND_TIMEOUT_S,
-        )
-        assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        printed = done.stdout if code == 0 or both else done.stdout + _error_in(done.stderr)
+        errors = subprocess.STDOUT if both else subprocess.PIPE
+        process = self._popen(command, stdout=subprocess.PIPE, stderr=errors, process_group=0)
+        try:
+            stdout, stderr = process.communicate(timeout=COMMAND_TIMEOUT_S)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # and what it has forked
+                process.communicate()
+        assert process.returncode == code, f"{command} ended with {process.returncode}:\n{stdout}{stderr}"
+        printed = stdout if code == 0 or both else stdout + _error_in(stderr)
         return printed.replace(f"{self.folder}{os.sep}", "")
 
     def _run_until(self, command: list[str], cue: str, signal_number: int) -> None:
