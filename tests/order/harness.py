@@ -20,6 +20,7 @@ from holdfast.app import Holdfast
 from holdfast.state import replay
 from holdfast.store import Checkpoint, RunRow, Store
 from holdfast.store.memory import MemoryStore
+from holdfast.store.protocol import end_checksum
 
 HANGS_AFTER_S = 20
 INITIAL: dict[str, Any] = {"log": [], "table": {}}
@@ -55,6 +56,7 @@ def restored(record: Record, cut: int) -> MemoryStore:
     store = MemoryStore()
     data, run = store._data, copy.copy(record.run)
     run.status, run.result, run.error, run.owner, run.lease_until_ms = "running", None, None, None, 0
+    run.end_checksum = end_checksum(None, None)
     data.runs[run.no] = run
     data.numbers[run.id] = data.last_no = run.no
     data.checkpoints[run.no] = {row.seq: copy.copy(row) for row in record.rows[:cut]}

@@ -356,7 +356,7 @@ async def chatter(chunks: int, size: int) -> int:
     for number in range(chunks):
         holdfast.emit([number, "x" * size])
         if number % 100 == 99:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)  # time for whoever would write each of them
         while quiet_please.is_set():
             await asyncio.sleep(0.001)
     return chunks
