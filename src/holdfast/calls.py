@@ -332,7 +332,7 @@ async def _let_go(run: LiveRun, scope: str) -> None:
 def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:
     """A recall gives back what the step returned; what it did to its arguments, it does not."""
     definition = call.definition
-    if all(type(each) in _IMMUTABLE for each in (*call.args, *call.kwargs.values())):
+    if _IMMUTABLE.issuperset(map(type, call.args)) and _IMMUTABLE.issuperset(map(type, call.kwargs.values())):
         return
     if len(inputs) > _INPUTS_COMPARED_MAX:
         return
