@@ -102,7 +102,11 @@ def _serve_as_task(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None
     if awaiting is not None:
         # When the task that awaits this thread is cancelled, the call is: the thread goes on, its outcome counts for
         # nothing.
-        awaiting.add_done_callback(lambda _: serving.cancel())
+        def abandoned(_: object) -> None:
+            serving.cancel()
+
+        awaiting.add_done_callback(abandoned)
+        serving.add_done_callback(lambda _: awaiting.remove_done_callback(abandoned))
 
 
 async def _serve(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None:

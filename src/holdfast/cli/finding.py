@@ -57,9 +57,9 @@ def workflow_of_run(row: RunRow) -> Workflow:
             return found
         tried.append(f"{what} has no such workflow")
     raise Problem(
-        f"run {row.id!r} is one of workflow {row.workflow!r}, which was not found: {'; '.join(tried)}. Go to the "
-        'folder it was started in, or name its module in pyproject.toml: [tool.holdfast] modules = ["…"], or run the '
-        "program that started it."
+        f"run {row.id!r} is one of workflow {row.workflow!r}, which was not found: {'; '.join(tried)}. Say where it is "
+        f"now, with the arguments it was started with: `holdfast run FILE.py:{row.workflow} ARGS --id {row.id}`; or "
+        'name its module in pyproject.toml: [tool.holdfast] modules = ["…"]; or run the program that started it.'
     )
 
 

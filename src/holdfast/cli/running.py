@@ -151,12 +151,6 @@ async def _advance(hf: Holdfast, id: str, call: Call[Any], progress: Progress, *
         outcome.result = codec.readable(codec.encode(value, definition.result_types, f"the result of run {id!r}"))
         if before is not None and before.status == "done":
             progress.console.print(f"run {id}: done before; this is what it returned", style="dim", markup=False)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        outcome.error, outcome.error_type = f"run {id!r}: its workflow cancelled itself", "CancelledError"
-        outcome.status, outcome.code = "stopped", STOPPED
     except Exception as error:
         await _explain(hf, outcome, error, began=id in progress.runs)
     finally:

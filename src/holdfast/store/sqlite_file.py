@@ -215,6 +215,8 @@ def _advice(path: str, error: Exception) -> str:
                 f"was locked by another process for {BUSY_MS // 1000} s: find the program that holds a "
                 "transaction open on it, end it, and run again."
             )
+        case apsw.TooBigError():
+            return "cannot hold a value of more than about a gigabyte: keep it in a file, and its path in the run."
         case apsw.IOError():
             return "could not be read or written: check the disk and run again; what was committed is safe."
         case apsw.SchemaChangeError() | apsw.SQLError():
