@@ -64,6 +64,6 @@ async def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
         sys.exit(__doc__)
     asyncio.run(main(str(Path(sys.argv[1]).resolve())))

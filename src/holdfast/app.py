@@ -115,6 +115,8 @@ class Holdfast:
         call.take()  # also where it is refused below: that is told by an error already
         if not isinstance(id, str) or not id.strip() or not id.isprintable():
             raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
+        if state is not None and not isinstance(state, Mapping):
+            raise TypeError(f"state= must be a mapping, the initial state of a new run, got {state!r}")
         self._check_open(for_more=True)
         with self._lock:
             live = self._live.get(id)

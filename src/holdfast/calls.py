@@ -354,8 +354,14 @@ def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:
 
 
 async def _within(seconds: float, body: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(seconds):
-        return await body
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await body
+    except TimeoutError as error:
+        if limit.expired() and not str(error):
+            raise TimeoutError(f"an attempt took longer than timeout={seconds:g} s") from None
+        raise
 
 
 def backoff_s(base: float, attempt: int) -> float:

@@ -76,7 +76,7 @@ class Claiming:
             dead = before.owner is not None and lease.is_dead(before.owner)
             if dead or self._is_free(before):
                 began = clock.monotonic()
-                row = await self._take(before)
+                row = await self._take(before, dead)
                 if row is not None:
                     return Claimed(row, await self._loaded(row), began, before, dead)
                 continue
@@ -107,10 +107,10 @@ class Claiming:
     def _is_free(self, row: RunRow) -> bool:
         return row.owner in (None, self._home.owner) or row.lease_until_ms <= self._home._store.now_ms()
 
-    async def _take(self, row: RunRow) -> RunRow | None:
-        died = row.owner is not None and row.owner != self._home.owner
+    async def _take(self, row: RunRow, dead: bool) -> RunRow | None:
+        lost = None if row.owner in (None, self._home.owner) else "died" if dead else "lapsed"
         take = partial(
-            self._home._store.claim, row.no, row.epoch, owner=self._home.owner, ttl_ms=lease.TTL_MS, died=died
+            self._home._store.claim, row.no, row.epoch, owner=self._home.owner, ttl_ms=lease.TTL_MS, lost=lost
         )
         return await self._home._read(take)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -274,7 +275,7 @@ class Execution:
             )
             self.log.error("parked: %s", error)
         else:
-            _tell_stopped(run, str(error))
+            _tell_stopped(run, str(error), unawaited=self.waiters == 0)
         try:
             await self._committed(finish)
         except HoldfastError as lost:
@@ -291,7 +292,7 @@ class Execution:
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = body.exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
-            _tell_stopped(run, f"stopped by {error!r} in its own code")
+            _tell_stopped(run, f"stopped by {error!r} in its own code", unawaited=self.waiters == 0)
             await self._committed(self._handed_back(run))
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
@@ -370,5 +371,7 @@ class Execution:
             pass
 
 
-def _tell_stopped(run: LiveRun, how: str) -> None:
-    run.log.info("%s with %s recorded; the same line resumes it", how, count(run.recorded, "step"))
+def _tell_stopped(run: LiveRun, how: str, *, unawaited: bool) -> None:
+    """A warning where nobody else is told: a run of ``hf.start`` that its ``Holdfast`` was closed over."""
+    level = logging.WARNING if unawaited else logging.INFO
+    run.log.log(level, "%s with %s recorded; the same line resumes it", how, count(run.recorded, "step"))

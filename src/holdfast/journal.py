@@ -26,6 +26,7 @@ from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
+LOOK_EVERY_S = 0.5  # whether a step is in flight that others have not been told of
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
@@ -219,7 +220,7 @@ class Journal:
         """Renew the leases out of turn, for a run whose local deadline has passed."""
 
         def renew() -> None:
-            self._renew()
+            self._renew({})
             then()
 
         if self._closed:
@@ -256,8 +257,9 @@ class Journal:
 
     def _work(self) -> None:
         due = time.monotonic() + lease.RENEW_EVERY_S
+        look = time.monotonic() + LOOK_EVERY_S
         while True:
-            entries, other = self._next(self._newsroom.due(due))
+            entries, other = self._next(self._newsroom.due(min(due, look)))
             if entries:
                 try:
                     self._newsroom.write_before(entry.row for entry in entries)
@@ -266,9 +268,12 @@ class Journal:
                     self._failed = error
                     self._tell(entries, Committed())
             self._newsroom.write_due()
-            if time.monotonic() >= due:
-                self._renew()
-                due = time.monotonic() + lease.RENEW_EVERY_S
+            if (now := time.monotonic()) >= min(due, look):
+                look = now + LOOK_EVERY_S
+                doing = self._doing()
+                if now >= due or doing:
+                    self._renew(doing)
+                    due = time.monotonic() + lease.RENEW_EVERY_S
             if other is not None:
                 if other is _END:
                     return
@@ -335,11 +340,11 @@ class Journal:
     def failed(self) -> bool:
         return self._failed is not None
 
-    def _renew(self) -> None:
+    def _renew(self, doing: dict[int, bytes]) -> None:
         began = clock.monotonic()
         try:
             alive = self._failed is None
-            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, doing=self._doing()) if alive else None
+            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, doing=doing) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
         self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)

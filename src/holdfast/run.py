@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _REFUSALS_MAX = 100
 _TOLD_MAX = 8  # steps in flight that are named to those who look from outside
+_TOLD_AFTER_MS = 300  # shorter ones are not worth a write
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
@@ -116,7 +117,8 @@ class LiveRun:
     def told_anew(self) -> bytes | None:
         """What is in flight, for those who look from outside; None if that is what was told last. Asked by the
         heartbeat, on its thread."""
-        flying = [row for row, _ in list(self.under_way.values()) if row.seq == 0]
+        since = clock.now_ms() - _TOLD_AFTER_MS
+        flying = [row for row, _ in list(self.under_way.values()) if row.seq == 0 and row.started_ms <= since]
         steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
         try:
             told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""

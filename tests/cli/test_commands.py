@@ -308,7 +308,7 @@ def test_show_tells_which_process_made_each_checkpoint(terminal: Terminal) -> No
         f"pid {first.pid} started",
         "1 ✓ parse  app_id=A → Doc(pages=3)",
         "✗ died some time after this",
-        "with nobody",
+        "after its last sign of life",
         f"pid {second.pid} took over; recalled 1 step:  not spent again",
         "2 ✓ hold  doc=Doc(pages=3) → 3",
         "✓ done",

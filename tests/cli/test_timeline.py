@@ -68,7 +68,9 @@ class Story:
     def taken(self, at: float, *, died: bool) -> None:
         self.now(at)
         owner = self.owner(self.run.epoch + 1)
-        taken = self.store.claim(self.run.no, self.run.epoch, owner=owner, ttl_ms=lease.TTL_MS, died=died)
+        taken = self.store.claim(
+            self.run.no, self.run.epoch, owner=owner, ttl_ms=lease.TTL_MS, lost="died" if died else None
+        )
         assert taken is not None
         self.run = taken
 
@@ -109,7 +111,7 @@ def test_one_lane_a_process_with_the_crash_the_gap_and_what_was_not_done_again(c
         "      3.3 s   2 ┃     ✓ check                            1.4 s     ━━━",
         "      4.1 s     ┃     ▸ assess  attempt 2  cut off       0.8 s       ━━",
         "      4.1 s     ┗     ✗ died some time after this",
-        "                  ┊   5.2 s with nobody",
+        "                  ┊   5.2 s after its last sign of life",
         "      9.3 s       ┏   elsewhere pid 2 took over; recalled 2 steps: 3.3 s,",
         "                  ┃   1,200 tokens, $0.02 not spent again",
         "       12 s   3   ┃   ✓ assess                           2.9 s         ━━━━━━",
@@ -333,7 +335,7 @@ def test_the_sequence_diagram(crashed: Story) -> None:
         "    A->>S: 2 check (1.4 s)",
         "    Note over A: assess cut off",
         "    Note over A: died",
-        "    Note over S: 5.2 s with nobody",
+        "    Note over S: 5.2 s after its last sign of life",
         "    B->>S: elsewhere pid 2 took over (epoch 2)",
         "    S-->>B: recalled 2 steps: 3.3 s, 1,200 tokens, $0.02 not spent again",
         "    B->>S: 3 assess (2.9 s)",

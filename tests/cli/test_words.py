@@ -110,7 +110,7 @@ async def is_robbed(id: str) -> int:
 
     store = open_store("odd.db")
     row = store.get(id)
-    store.claim(row.no, row.epoch, owner="elsewhere/boot/ns|7|1.00|serial", ttl_ms=60_000, died=True)
+    store.claim(row.no, row.epoch, owner="elsewhere/boot/ns|7|1.00|serial", ttl_ms=60_000, lost="died")
     store.close()
     return 1
 

@@ -65,7 +65,7 @@ def stolen(store: Store, id: str) -> RunRow:
     """Somebody else takes the run over."""
     row = store.get(id)
     assert row is not None
-    claimed = store.claim(row.no, row.epoch, owner="elsewhere|1|1.0|x", ttl_ms=lease.TTL_MS, died=True)
+    claimed = store.claim(row.no, row.epoch, owner="elsewhere|1|1.0|x", ttl_ms=lease.TTL_MS, lost="died")
     assert claimed is not None
     return claimed
 

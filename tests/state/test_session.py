@@ -134,7 +134,7 @@ def test_a_save_after_a_takeover_is_fenced(url: str) -> None:
                 await session.save()
                 row = hf._store.get("s")
                 assert row is not None
-                assert hf._store.claim(row.no, row.epoch, owner=remote.owner, ttl_ms=10_000, died=True) is not None
+                assert hf._store.claim(row.no, row.epoch, owner=remote.owner, ttl_ms=10_000, lost="died") is not None
                 session.state["n"] = 2
                 for _ in range(2):
                     with pytest.raises(Fenced, match="'s' was taken over"):

@@ -69,7 +69,7 @@ def test_processes_make_one_file_at_once(tmp_path: Path) -> None:
 CLAIM = """
 store = open_store(sys.argv[1])
 for no in range(1, 31):
-    row = store.claim(no, 1, owner=sys.argv[2], ttl_ms=1000, died=False)
+    row = store.claim(no, 1, owner=sys.argv[2], ttl_ms=1000, lost=None)
     if row is not None:
         assert append(store, checkpoint(no, 1, epoch=2, name=sys.argv[2])) == set()
     assert append(store, checkpoint(no, 2, epoch=1)) == {no}

@@ -94,16 +94,21 @@ class Histories(RuleBasedStateMachine):
         return True
 
     @precondition(lambda self: self.runs)
-    @rule(data=st.data(), step=st.sampled_from([0, 0, 0, -1]), owner=st.sampled_from(OWNERS), died=st.booleans())
-    def claim(self, data: st.DataObject, step: int, owner: str, died: bool) -> None:
+    @rule(
+        data=st.data(),
+        step=st.sampled_from([0, 0, 0, -1]),
+        owner=st.sampled_from(OWNERS),
+        lost=st.sampled_from([None, "died", "lapsed"]),
+    )
+    def claim(self, data: st.DataObject, step: int, owner: str, lost: str | None) -> None:
         id = data.draw(st.sampled_from(sorted(self.runs)))
         run = self.runs[id]
-        row = self.store.claim(run["no"], run["epoch"] + step, owner=owner, ttl_ms=70, died=died)
+        row = self.store.claim(run["no"], run["epoch"] + step, owner=owner, ttl_ms=70, lost=lost)
         assert (row is None) == (step != 0 or run["status"] in ("done", "cancelled"))
         if row is not None:
             run |= {"status": "running", "owner": owner, "epoch": run["epoch"] + 1}
             run |= {"lease_until_ms": self.clock.now + 70, "updated_ms": self.clock.now}
-            run["deaths"] += died
+            run["deaths"] += lost is not None
             self.claims[id].append((run["epoch"], owner))
 
     @rule(owner=st.sampled_from(OWNERS))

@@ -169,8 +169,8 @@ PLANTED = [
     Plant(
         "deaths are not counted",
         "src/holdfast/store/queries.sql",
-        "deaths = deaths + :died",
-        "deaths = deaths + 0 * :died",
+        "deaths = deaths + CASE WHEN",
+        "deaths = deaths + 0 * CASE WHEN",
         [SUITE + "::TestSQLite", SWEEP + "test_an_initial_state_goes_along"],
     ),
     Plant(

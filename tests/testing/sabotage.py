@@ -65,8 +65,8 @@ def amnesiac(folder: Path) -> SQLiteStore:
 class Undying(SQLiteStore):
     """Counts no deaths."""
 
-    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
-        return super().claim(run_no, epoch, owner=owner, ttl_ms=ttl_ms, died=False)
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
+        return super().claim(run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=None)
 
 
 def undying(folder: Path) -> SQLiteStore:

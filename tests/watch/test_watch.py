@@ -190,7 +190,7 @@ def test_who_lost_the_run_is_not_heard(url: str, tmp_path: Path) -> None:
                     heard.append(seen(event))
                     if heard[-1] == "waiting":
                         row = store.get("a")
-                        assert row is not None and store.claim(row.no, 1, owner="here|1|1|1", ttl_ms=60_000, died=False)
+                        assert row is not None and store.claim(row.no, 1, owner="here|1|1|1", ttl_ms=60_000, lost=None)
                         (tmp_path / "go").touch()
                         with pytest.raises(Fenced):
                             await hf.run(waiting(str(tmp_path / "go")), id="a")

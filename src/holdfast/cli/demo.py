@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Played(msgspec.Struct):
 @click.command("demo")
 @click.option("--docs", type=click.Path(path_type=Path), help="A folder of your own: PDF statements, CSV, JSON.")
 @click.option("--fast", is_flag=True, help="Without the pauses that let one watch.")
-@shared
+@partial(shared, store="Where the demo's run is kept: a path or URL. [default: a new folder for temporary files]")
 def demo_command(docs: Path | None, fast: bool, store: str | None, as_json: bool) -> int:
     """A job is killed with SIGKILL, and carries on in another process.
 

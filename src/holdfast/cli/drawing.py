@@ -26,6 +26,7 @@ ENDS = {
     "failed": ("✗", "failed", "red"),
     "parked": ("✗", "parked", "red"),
     "died": ("✗", "died", "bold red"),
+    "lapsed": ("?", "let its lease lapse: stopped, or dead", "yellow"),
     "cancelled": ("⊘", "cancelled", "yellow"),
     "interrupted": ("‖", "interrupted, its lease handed back", "yellow"),
     "closed": ("✓", "closed", "dim"),
@@ -34,6 +35,7 @@ ENDS = {
     "waiting": ("▸", "waiting", "cyan"),
     "open": ("▸", "open", "cyan"),
 }
+LOST = ("died", "lapsed")  # how an owner ends that does not hand its run back
 _MERMAID = {"#": "#35;", ";": "#59;", "<": "#lt;", ">": "#gt;"}
 _PLAIN = str.maketrans("┏┃┗┊━✓✗⊘‖▸↻→·…×–", "/|\\:=+x/!>=>..x-")
 
@@ -132,7 +134,8 @@ class _Page:
     def _value(self, line: Line) -> str:
         row = line.rows[0]
         if row.kind == "save":
-            return f"changed {', '.join(changed_keys(row))}"
+            step, body = changed_keys(row)
+            return f"changed {', '.join([*step, *body])}"
         given = fields(codec.readable(row.inputs), self.value_room) if row.inputs else ""
         came = "" if row.status == "failed" else preview_of(row, self.value_room)
         return (f"{given} → {came}" if came else given) + _spent(line.rows)
@@ -152,15 +155,15 @@ class _Page:
         process = self.processes[line.lane]
         between = line.ended_ms - line.began_ms
         if line.kind == "nobody":
-            yield from self._wrapped(line, f"{seconds(between / 1000)} with nobody", "dim", "┊")
+            yield from self._wrapped(line, _gap(self.processes[line.lane - 1], between), "dim", "┊")
         elif line.kind == "idle":
             yield from self._wrapped(line, f"{seconds(between / 1000)} with no step running", "dim", "┊")
         elif line.kind == "began":
             yield from self._wrapped(line, how_it_began(self.processes, line.lane), "", "┏", line.began_ms)
         else:
             sign, said, style = ENDS[process.end]
-            if process.end == "died":
-                said = "died some time after this"
+            if process.end in LOST:
+                said += " some time after this" if process.end == "died" else ", some time after this"
             elif not process.is_over:
                 said += f", last heard of {seconds((line.ended_ms - process.ended_ms) / 1000)} ago"
             yield from self._wrapped(line, f"{sign} {said}", style, "┗", line.ended_ms)
@@ -179,6 +182,11 @@ def _below(sign: str) -> str:
 def _spent(rows: list[Checkpoint]) -> str:
     tokens, usd = sum(row.tokens or 0 for row in rows), sum(row.usd or 0.0 for row in rows)
     return (f"; {count(tokens, 'token')}" if tokens else "") + (f"; {dollars(usd)}" if usd else "")
+
+
+def _gap(before: Process, between_ms: int) -> str:
+    """When a lost owner ended is not known, only when it was last heard of."""
+    return f"{seconds(between_ms / 1000)} {'after its last sign of life' if before.end in LOST else 'with nobody'}"
 
 
 def depth_of(row: Checkpoint) -> int:
@@ -204,7 +212,7 @@ def how_it_began(processes: list[Process], lane: int) -> str:
     process, who = processes[lane], process_of(processes[lane].owner)
     if lane == 0:
         return f"{who} started"
-    how = "took over" if processes[lane - 1].end == "died" else "carried on"
+    how = "took over" if processes[lane - 1].end in LOST else "carried on"
     if not process.saved.steps:
         return f"{who} {how}"
     return f"{who} {how}; {told(process.saved)}"
@@ -239,15 +247,15 @@ def _messages(line: Line, processes: list[Process], title: str) -> Iterator[str]
             if process.saved.steps:
                 yield f"S-->>{who}: {_said(told(process.saved))}"
         case "nobody":
-            yield f"Note over S: {seconds((line.ended_ms - line.began_ms) / 1000)} with nobody"
+            yield f"Note over S: {_gap(processes[line.lane - 1], line.ended_ms - line.began_ms)}"
         case "idle":
             yield f"Note over {who}: {seconds((line.ended_ms - line.began_ms) / 1000)} with no step running"
         case "flying":
             what = line.flying.name if line.flying is not None else f"{line.more} more steps"
             yield f"Note over {who}: {_said(what)} {'cut off' if process.is_over else 'in flight'}"
         case "end":
-            if process.end == "died":
-                yield f"Note over {who}: died"
+            if process.end in LOST:
+                yield f"Note over {who}: {process.end}"
             else:
                 yield f"{who}{'-x' if process.end in ('failed', 'parked') else '->>'}S: {_said(ENDS[process.end][1])}"
         case _:

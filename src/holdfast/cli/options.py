@@ -20,14 +20,13 @@ from holdfast.store.urls import parse_url
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def shared(function: F) -> F:
+_STORE = "Where the runs are kept: a path or URL. [default: $HOLDFAST_URL, else holdfast.db]"
+
+
+def shared(function: F, *, store: str = _STORE) -> F:
     """``--store`` and ``--json``."""
     function = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")(function)
-    return click.option(
-        "--store",
-        metavar="URL",
-        help="Where the runs are kept: a path or URL. [default: $HOLDFAST_URL, else holdfast.db]",
-    )(function)
+    return click.option("--store", metavar="URL", help=store)(function)
 
 
 @contextmanager
@@ -36,9 +35,11 @@ def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast
     url = store or os.environ.get("HOLDFAST_URL") or app.DEFAULT_URL
     target = parse_url(url)
     if existing and target.kind == "sqlite" and not Path(target.place).exists():
+        beside = sorted(str(path) for path in Path(target.place).parent.glob("*.db"))
+        here = f" Here {'is' if len(beside) == 1 else 'are'} {', '.join(beside[:5])}." if beside else ""
         raise Problem(
             f"there is no store at {target.place}. Name the one you mean with --store, or in the environment as "
-            "HOLDFAST_URL."
+            f"HOLDFAST_URL.{here}"
         )
     hf = app.open(url)
     try:

@@ -246,7 +246,9 @@ def _report_all(outcomes: list[Outcome], as_json: bool) -> None:
         print_json({"runs": _plain(outcomes)})
         return
     if not outcomes:
-        print("nothing to resume: every run is finished, or a living process advances it")
+        print(
+            "nothing to resume: every run has ended, or a living process advances it (--failed tries failed ones anew)"
+        )
     for each in outcomes:
         steps = f"{count(each.executed, 'step')} executed, {each.recalled} recalled"
         print(f"{each.id}  {each.status}  {steps if each.error is None else short(each.error, 500)}")

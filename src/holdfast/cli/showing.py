@@ -229,8 +229,13 @@ def _plain(row: Checkpoint, processes: list[Process]) -> dict[str, Any]:
         "inputs": codec.readable(row.inputs) if row.inputs else None,
         "result": codec.readable(row.result) if row.result and not failed else None,
         "error": preview_of(row, 2000) if failed else None,
-        "state_changed": changed_keys(row),
+        "state_changed": changed_keys(row)[0],
+        "state_changed_before": changed_keys(row)[1],
     }
+
+
+def _changed(how: str, keys: list[str]) -> str:
+    return f"{how} {', '.join(map(escaped, keys))}" if keys else ""
 
 
 def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
@@ -254,7 +259,8 @@ def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
         ("cost", ", ".join(cost)),
         ("inputs", fields(plain["inputs"], 2000) if plain["inputs"] else ""),
         ("result", short(plain["result"], 2000) if plain["result"] is not None else ""),
-        ("state", f"changed {', '.join(map(escaped, plain['state_changed']))}" if plain["state_changed"] else ""),
+        ("state", _changed("changed", plain["state_changed"])),
+        ("", _changed("before it, the workflow's body changed", plain["state_changed_before"])),
     ):
         _print_field(name, said)
     if plain["error"]:

@@ -55,8 +55,8 @@ class Flying(NamedTuple):
 
 @dataclass
 class Process:
-    """One epoch. ``end`` is a status of the run, or ``died interrupted stalled running closed open``; ``ended_ms`` is
-    when that was, or when the process was last heard of."""
+    """One epoch. ``end`` is a status of the run, or ``died lapsed interrupted stalled running closed open``;
+    ``ended_ms`` is when that was, or when the process was last heard of."""
 
     epoch: int
     owner: str
@@ -125,13 +125,14 @@ def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:
         process.flying_more = number - len(steps)
 
 
-def changed_keys(row: Checkpoint) -> list[str]:
-    """The keys of the state that a checkpoint changed."""
+def changed_keys(row: Checkpoint) -> tuple[list[str], list[str]]:
+    """The keys of the state that a step changed, and those that the workflow's body had changed before it, which its
+    row carries."""
     try:
         change = decode_change(row)
     except HoldfastError:
-        return ["(cannot be read)"]
-    return list(dict.fromkeys([*(change.step or {}), *(change.body or {})]))
+        return ["(cannot be read)"], []
+    return list(change.step or {}), list(change.body or {})
 
 
 def stands_for(row: Checkpoint, rows: list[Checkpoint]) -> Checkpoint | None:
@@ -174,7 +175,7 @@ def _add_up(processes: list[Process], rows: list[Checkpoint], tried_anew: set[in
         held[2] += row.tokens or 0
         held[3] += row.usd or 0.0
     for k, process in enumerate(processes):
-        if process.rows or process.flying or process.end not in ("died", "interrupted"):
+        if process.rows or process.flying or process.end not in ("died", "lapsed", "interrupted"):
             for (first, until), (steps, seconds, tokens, usd) in sums.items():
                 if first <= k < until:
                     process.saved = process.saved.plus(Saved(int(steps), seconds, int(tokens), usd))

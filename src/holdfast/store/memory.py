@@ -136,7 +136,7 @@ class MemoryStore:
         with self._data.lock:
             return list(self._data.claims.get(run_no, ()))
 
-    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
         with self._data.lock:
             row = self._data.runs.get(run_no)
             if row is None or row.epoch != epoch or row.status in ("done", "cancelled"):
@@ -148,7 +148,7 @@ class MemoryStore:
                 epoch=epoch + 1,
                 owner=owner,
                 claimed_ms=now,
-                found="died" if died else row.status,
+                found=lost or row.status,
                 seen_ms=row.updated_ms if row.owner is None else row.lease_until_ms - ttl_ms,
                 doing=row.doing,
             )
@@ -156,7 +156,7 @@ class MemoryStore:
             row.doing = None
             row.owner, row.status = owner, "running"
             row.lease_until_ms, row.updated_ms = now + ttl_ms, now
-            row.deaths += died
+            row.deaths += lost is not None
             self._data.claims[run_no].append(claim)
             return copy.copy(row)
 

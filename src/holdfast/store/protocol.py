@@ -119,7 +119,7 @@ def end_checksum(result: bytes | None, error: bytes | None) -> int:
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Who owned a run from when on, and how it found the run; one row an epoch.
 
-    ``found`` is "" for a new run, "died" after an owner that did not hand it back, else the run's status.
+    ``found`` is "" for a new run, "died" or "lapsed" after an owner that did not hand it back, else the run's status.
     ``seen_ms`` is when the run's owner before had it last (0 for a new run), ``doing`` what it had in flight then.
     """
 
@@ -223,11 +223,12 @@ class Store(Protocol):
 
     def claims(self, run_no: int) -> list[Claim]: ...
 
-    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
         """Take the run if its epoch is still ``epoch``: epoch + 1, status running (the error of the failure before
-        stays), a new lease, one death more if ``died``, a row in the claims that keeps how the run was found. The row
-        as it is now, or None if another was faster or the run is done or cancelled. Whether the lease had lapsed is the
-        caller's to decide.
+        stays), a new lease, a row in the claims that keeps how the run was found. ``lost`` says how an owner that did
+        not hand it back was lost, "died" or "lapsed", and counts as a death; None if nobody was. The row as it is now,
+        or None if another was faster or the run is done or cancelled. Whether the lease had lapsed is the caller's to
+        decide.
         """
         ...
 

@@ -75,13 +75,13 @@ SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM claim WHERE 
 -- name: record_takeover
 -- Before the claim itself, from the row as it is found.
 INSERT INTO claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
-SELECT no, epoch + 1, :owner, :now_ms, CASE WHEN :died = 1 THEN 'died' ELSE status END,
+SELECT no, epoch + 1, :owner, :now_ms, coalesce(CAST(:lost AS TEXT), status),
     CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
 FROM run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 
 -- name: claim
 UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL,
-    lease_until_ms = :until_ms, updated_ms = :now_ms, deaths = deaths + :died
+    lease_until_ms = :until_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, status, result,
     error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, doing, checksum, end_checksum

@@ -145,10 +145,10 @@ class SQLiteStore:
         ]
         return bulk(db, "finish", rows)[0]
 
-    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, died: bool) -> RunRow | None:
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
         def take(db: apsw.Connection) -> RunRow | None:
             now = self.now_ms()
-            given = {"no": run_no, "epoch": epoch, "owner": owner, "died": int(died), "now_ms": now}
+            given = {"no": run_no, "epoch": epoch, "owner": owner, "lost": lost, "now_ms": now}
             db.execute(QUERIES["record_takeover"], {**given, "ttl_ms": ttl_ms})
             found = db.execute(QUERIES["claim"], {**given, "until_ms": now + ttl_ms}).fetchall()
             return _run_row(found[0]) if found else None

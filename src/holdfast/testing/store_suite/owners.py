@@ -105,12 +105,12 @@ class Owners:
         (run,) = create(store, "a")
         finish(store, run, "failed", error=b"e")
         clock.now += 10
-        row = store.claim(run.no, 1, owner="other", ttl_ms=700, died=True)
+        row = store.claim(run.no, 1, owner="other", ttl_ms=700, lost="died")
         assert row is not None and row == store.get("a")
         assert (row.owner, row.epoch, row.status, row.error, row.deaths) == ("other", 2, "running", b"e", 1)
         assert (row.lease_until_ms, row.updated_ms) == (clock.now + 700, clock.now)
-        assert store.claim(run.no, 1, owner="late", ttl_ms=700, died=True) is None
-        row = store.claim(run.no, 2, owner="third", ttl_ms=700, died=False)
+        assert store.claim(run.no, 1, owner="late", ttl_ms=700, lost="died") is None
+        row = store.claim(run.no, 2, owner="third", ttl_ms=700, lost=None)
         assert row is not None and (row.deaths, row.epoch) == (1, 3)
         assert [(c.epoch, c.owner, c.claimed_ms, c.found) for c in store.claims(run.no)] == [
             (1, "me", clock.now - 10, ""),

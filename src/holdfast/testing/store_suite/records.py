@@ -17,7 +17,7 @@ class Records:
     def test_an_unknown_id_is_none(self, store: Store) -> None:
         assert store.get("nothing") is None
         assert store.cancel("nothing") is None
-        assert store.claim(7, 1, owner="me", ttl_ms=1, died=False) is None
+        assert store.claim(7, 1, owner="me", ttl_ms=1, lost=None) is None
         assert store.load(7) == [] and store.claims(7) == []
 
     def test_a_created_run_comes_back_in_every_field(self, store: Store, clock: Clock) -> None:

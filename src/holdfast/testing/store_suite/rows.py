@@ -89,7 +89,7 @@ def numbers(store: Store, run: RunRow) -> list[int]:
 
 
 def claim(store: Store, run: RunRow, *, owner: str = "other", ttl_ms: int = 30_000) -> RunRow | None:
-    return store.claim(run.no, run.epoch, owner=owner, ttl_ms=ttl_ms, died=False)
+    return store.claim(run.no, run.epoch, owner=owner, ttl_ms=ttl_ms, lost=None)
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
