@@ -243,7 +243,7 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
         row.tokens, row.usd = progress.tokens, progress.usd
         await _recorded(call, row, change)
     finally:
-        del run.under_way[id(row)]
+        run.under_way.pop(id(row), None)
     if run.observer is not None:
         run.observer("executed", run, row)
     if not run.durable:

@@ -126,7 +126,7 @@ class Claiming:
             return
         status = "running" if row.workflow else "waiting"
         try:
-            finish = Finish(run_no=row.no, epoch=row.epoch, status=status)
+            finish = Finish(run_no=row.no, epoch=row.epoch, status=status, error=row.error)
             await self._journal.committed(finish, asyncio.get_running_loop())
         except HoldfastError:  # it lapses by itself
             pass

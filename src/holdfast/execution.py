@@ -139,7 +139,7 @@ class Execution:
         self._tell_claimed(claimed)
         self.lease_began = claimed.began
         self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
-        run = self.run = LiveRun(
+        run = LiveRun(
             row,
             claimed.rows,
             self.loop,
@@ -155,6 +155,7 @@ class Execution:
         run.driver_is_cancelled = lambda: driver.cancelling() > 0
         run.observer = self.home._observer
         run.durable = self.home._store.durable
+        self.run = run  # from here on the heartbeat knows it
         self._settle_claimed()
         branches.live_runs[id(run)] = self.loop
         try:
@@ -233,6 +234,10 @@ class Execution:
     # -- the body ------------------------------------------------------------------------------------------
 
     async def _run_body(self, run: LiveRun) -> Any:
+        try:
+            run.refuse_damaged_saves()
+        except Stop as stop:
+            return await self._stopped(run, stop.error)
         root = body.start(run, self.call)
         ended: asyncio.Future[None] = self.loop.create_future()
 
@@ -355,6 +360,8 @@ class Execution:
         run = self.run
         if run is None or run.finished or self.lease_began >= began:
             return
+        if held is None:
+            run.was_not_told()
         if held is not None and run.no in held:
             run.lease_deadline = deadline
             return

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -63,6 +64,7 @@ class _Port:
         self._outstanding: deque[float] = deque()
         self._progress = threading.Event()
         self._guarding = False
+        self._pause = 0.0
         self._fd: int | None = None
         self._fd_lock = threading.Lock()  # a write must not hit a descriptor that was closed and given out again
         if hasattr(os, "eventfd"):
@@ -125,7 +127,11 @@ class _Port:
             self._progress.wait(YIELD_S)
         if self._arrived:
             self._drain()
-        loop.call_soon(self._guard)
+            self._pause = 0.0
+            loop.call_soon(self._guard)
+        else:  # it waits for the disk, not for us
+            self._pause = min(2 * self._pause or YIELD_S, 0.1)
+            loop.call_later(self._pause, self._guard)
 
     def close(self) -> None:
         """A loop's readers are its own thread's business, so it is asked to let go of ours."""
@@ -161,7 +167,7 @@ class Journal:
         self.owner = owner
         self._renewed = renewed
         self._doing = doing  # what has changed, by run, of what is in flight: it goes along with the leases
-        self._queue: SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
         self._newsroom = Newsroom(store)
         self._last_size = 0
@@ -220,8 +226,9 @@ class Journal:
         """Renew the leases out of turn, for a run whose local deadline has passed."""
 
         def renew() -> None:
-            self._renew({})
-            then()
+            self._renew(self._doing())
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                then()
 
         if self._closed:
             renew()
@@ -233,8 +240,9 @@ class Journal:
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             self._queue.put(_END)
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
             self._ended = True
             self._refuse_what_is_left()
@@ -245,12 +253,13 @@ class Journal:
         """What a loop queued behind the end, while another thread closed this: told, not left waiting for ever."""
         left: list[Entry] = []
         self._failed = self._failed or StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
-        while not self._queue.empty():
-            item = self._queue.get()
-            if isinstance(item, Entry):
-                left.append(item)
-            elif item is not None and item is not _END:
-                item()
+        with suppress(Empty):
+            while True:  # two threads may be here at once
+                item = self._queue.get_nowait()
+                if isinstance(item, Entry):
+                    left.append(item)
+                elif item is not _END:
+                    item()
         self._tell(left, Committed())
 
     # -- the committer's thread ----------------------------------------------------------------------------
@@ -267,17 +276,20 @@ class Journal:
                 except Exception as error:  # a mistake of ours: whoever waits is told, rather than waiting for ever
                     self._failed = error
                     self._tell(entries, Committed())
-            self._newsroom.write_due()
-            if (now := time.monotonic()) >= min(due, look):
-                look = now + LOOK_EVERY_S
-                doing = self._doing()
-                if now >= due or doing:
-                    self._renew(doing)
-                    due = time.monotonic() + lease.RENEW_EVERY_S
-            if other is not None:
-                if other is _END:
-                    return
-                other()
+            if other is _END:
+                return
+            try:
+                self._newsroom.write_due()
+                if (now := time.monotonic()) >= min(due, look):
+                    look = now + LOOK_EVERY_S
+                    doing = self._doing()
+                    if now >= due or doing:
+                        self._renew(doing)
+                        due = time.monotonic() + lease.RENEW_EVERY_S
+                if other is not None:
+                    other()
+            except Exception as error:  # likewise: were this thread to end, the next row would be waited for in vain
+                self._failed = error
 
     def _next(self, due: float) -> tuple[list[Entry], Callable[[], None] | None]:
         """What is queued, up to the first thing that is no row; waits for the first until ``due``.

@@ -25,6 +25,8 @@ class Records:
         self._missing: list[Checkpoint] | None = None
         self._retried = {_place(row) for row in rows if row.seq in ignored}
         self._retried_from = min(ignored, default=None)
+        self._recorded_until = rows[-1].seq if rows else 0
+        self._behind: list[Checkpoint] = []  # done, and another row has taken their place since
         for row in rows:
             if row.kind != "save":
                 self.add(row)
@@ -34,7 +36,11 @@ class Records:
                 del self._at[_place(row)]
 
     def add(self, row: Checkpoint, *, claimed: bool = False) -> None:
-        """A later row of the same place (a failure tried anew) replaces the earlier one."""
+        """A later row of the same place (a failure tried anew) replaces the earlier one. A success that is replaced by
+        changed code stays a record of its inputs."""
+        before = self._at.get(_place(row))
+        if before is not None and before.status == "done":
+            self._behind.append(before)
         self._at[_place(row)] = row
         self._of_name = None
         if claimed:
@@ -67,7 +73,7 @@ class Records:
     def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
         if self._of_name is None:
             self._of_name = {}
-            for row in sorted(self._at.values(), key=lambda row: row.n):
+            for row in sorted([*self._at.values(), *self._behind], key=lambda row: row.n):
                 self._of_name.setdefault((row.scope, row.branch, row.name), []).append(row)
         return self._of_name.get((scope, branch, name), [])
 
@@ -92,7 +98,8 @@ class Records:
         found = [
             row
             for row in self._at.values()
-            if (self._retried_from is None or row.seq < self._retried_from)
+            if row.seq <= self._recorded_until
+            and (self._retried_from is None or row.seq < self._retried_from)
             and not (row.scope and any(scope in closed for scope in enclosing(row.scope)))
         ]
         return sorted(found, key=lambda row: -row.seq)
@@ -114,6 +121,11 @@ class Records:
         """The program seems not to ask for ``row`` any more; nothing waits for it."""
         if self._missing and self._missing[-1] is row:
             self._missing.pop()
+
+    @property
+    def unasked(self) -> list[Checkpoint]:
+        """The rows that no call has been answered with yet."""
+        return [row for row in self.rows if row.seq not in self._claimed]
 
     @property
     def unclaimed(self) -> list[Checkpoint]:

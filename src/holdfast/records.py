@@ -205,7 +205,13 @@ def refuse_damaged(row: RunRow) -> None:
 
 def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
     where = f"checkpoint {row.seq}"
+    intact = row.checksum == row.compute_checksum()
     failed = row.status == "failed" and row.result is not None
+    error = None
+    if not intact:
+        error = "CodecError: the row's checksum does not match its content; it was changed or damaged"
+    elif failed:
+        error = str(Failure.decode(row.result or b"", where))
     return Checkpoint(
         seq=row.seq,
         kind=row.kind,
@@ -220,9 +226,9 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
         duration=row.duration_ms / 1000,
         attempts=row.attempts,
         inputs=codec.readable(row.inputs) if row.inputs is not None else None,
-        result=None if failed else value_of(row.result, types, where),
-        error=str(Failure.decode(row.result or b"", where)) if failed else None,
-        delta=codec.readable(row.delta) if row.delta is not None else None,
+        result=value_of(row.result, types, where) if intact and not failed else None,
+        error=error,
+        delta=codec.readable(row.delta) if intact and row.delta is not None else None,
         tokens=row.tokens,
         usd=row.usd,
         epoch=row.epoch,

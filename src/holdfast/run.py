@@ -15,6 +15,7 @@ from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
 from .recall import Records, enclosing
+from .records import count
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
 
@@ -83,8 +84,9 @@ class LiveRun:
         self._seq = self.recorded_until
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
+        self._rows_are_whole = not rows
         self.under_way: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # calls not delivered, and in which task
-        self._told = b""
+        self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
@@ -129,14 +131,22 @@ class LiveRun:
         self._told = told
         return told
 
+    def was_not_told(self) -> None:
+        """What was to be told could not be written."""
+        self._told = None
+
     def tasks_inside(self, scope: str) -> set[asyncio.Task[Any]]:
-        """Those of other tasks in whose calls the insides of the call with this scope are under way."""
-        inside, current = scope + " > ", asyncio.current_task()
-        return {
-            task
-            for row, task in self.under_way.values()
-            if task is not current and (row.scope == scope or row.scope.startswith(inside))
-        }
+        """Those other tasks that are inside the call with this scope, in a call of its insides or between two."""
+
+        def is_inside(place: str) -> bool:
+            return place == scope or place.startswith(scope + " > ")
+
+        found = {task for row, task in self.under_way.values() if is_inside(row.scope)}
+        for task in asyncio.all_tasks(self.loop):
+            frame = branches.frame_of(task)
+            if frame is not None and frame.run is self and is_inside(frame.scope):
+                found.add(task)
+        return found - {asyncio.current_task()}
 
     # -- stopping ------------------------------------------------------------------------------------------
 
@@ -210,16 +220,39 @@ class LiveRun:
         try:
             row = self.records.find(frame, name, key, n, version, inputs, digest)
         except Diverged as error:
+            self._refuse_damaged(self.records.unasked)  # a row that was changed tells nothing about the program
             raise self.poison(error) from None
-        if row is not None and row.checksum != row.compute_checksum():
-            raise self.poison(
-                CodecError(
-                    f"run {self.id!r}, checkpoint {row.seq} ({row.name}): the row's checksum does not match its "
-                    "content. It was changed or damaged since it was written; it is kept as it is. Restore the store "
-                    "from a backup, or start the work again under a new id."
-                )
-            )
+        if row is not None:
+            if row.checksum != row.compute_checksum():
+                self._refuse_damaged([row])
+        elif not self._rows_are_whole:
+            self._refuse_damaged(self.records.unasked)  # before a call is taken for new: its row may be out of place
+            self._rows_are_whole = True
         return row
+
+    def refuse_damaged_saves(self) -> None:
+        """Saves are no call's records; the state is read from them. Raises ``Stop``."""
+        self._refuse_damaged([row for row in self.records.rows if row.kind == "save"])
+
+    def _refuse_damaged(self, rows: list[Checkpoint]) -> None:
+        """Raises ``Stop`` if one of ``rows`` is not as it was written, or if any row is missing."""
+        known = self.records.rows
+        gone = known[-1].seq - len(known) if known else 0
+        if gone:
+            rows = known  # a number that was changed looks like a gap
+        damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)
+        if damaged is not None:
+            what = f", checkpoint {damaged.seq} ({damaged.name}): the row's checksum does not match its content"
+        elif gone:
+            what = f": {count(gone, 'checkpoint')} missing among those recorded"
+        else:
+            return
+        raise self.poison(
+            CodecError(
+                f"run {self.id!r}{what}. It was changed or damaged since it was written; it is kept as it is. Restore "
+                "the store from a backup, or start the work again under a new id."
+            )
+        )
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
         self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)
@@ -300,22 +333,17 @@ class LiveRun:
 
         Then a thread, a timer or a socket of the program is still on its way to that call, or the code has changed.
         Threads are waited for; the others for about as long as they took before, and within the run's patience."""
-        row = self.records.missing_before(seq)
-        if row is None:
-            self._awaited = None
-            return False
-        now = self.loop.time()
-        if row is not self._awaited:
-            self._awaited, self._awaited_since = row, now
-        if branches.has_moving_thread(self):
-            return True
-        waited = now - self._awaited_since
-        if waited < min(self.usual_s(row), self._patience_s):
-            return True
-        self._patience_s -= waited
+        while (row := self.records.missing_before(seq)) is not None:
+            now = self.loop.time()
+            if row is not self._awaited:
+                self._awaited, self._awaited_since = row, now
+            waited = now - self._awaited_since
+            if waited < min(self.usual_s(row), self._patience_s) or branches.has_moving_thread(self):
+                return True
+            self._patience_s -= waited
+            self.records.give_up(row)
         self._awaited = None
-        self.records.give_up(row)
-        return self._must_wait(seq)
+        return False
 
     def usual_s(self, row: Checkpoint) -> float:
         """How long after its start a process came to this call, and half as much again."""

@@ -50,8 +50,8 @@ def perform_in_thread(call: Invocation) -> Any:
         while True:
             told = _next(inbox, run)
             if isinstance(told, _Return):
-                if frame.moving is not None:
-                    frame.moving.has_outcome = True
+                if (moving := frame.moving) is not None:
+                    moving.has_outcome = True
                 if told.error is not None:
                     raise told.error
                 return told.value

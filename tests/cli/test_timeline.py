@@ -205,7 +205,10 @@ def test_what_is_in_flight_now_is_shown_until_now() -> None:
     assert "not heard of any more" in "\n".join(story.drawn(120, end="stalled"))
 
 
-def test_a_heartbeat_tells_what_is_in_flight() -> None:
+def test_a_heartbeat_tells_what_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.run._TOLD_AFTER_MS", 0)
+    monkeypatch.setattr("holdfast.journal.LOOK_EVERY_S", 1000.0)  # it is asked for here
+
     async def main() -> None:
         began, go = asyncio.Event(), asyncio.Event()
         late, end = asyncio.Event(), asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,72 @@ def test_a_call_the_workflow_cancelled_stays_cancelled(store: Store) -> None:
             assert [each.status for each in await hf.history("x")] == ["done", "cancelled"]
             assert await asyncio.wait_for(hf.run(racing(), id="x"), 10) == ["quick", "cancelled", "last"]
             assert executed.count("slow") == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("damage", ["SET n = 7", "SET name = 'other'", "SET fingerprint = x'00'", "deleted"])
+def test_a_step_whose_row_is_out_of_place_is_not_executed_again(tmp_path: Path, damage: str) -> None:
+    async def main() -> None:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            await interrupted(hf, line(["a", "b", "c"]), "c")
+        db = apsw.Connection(str(tmp_path / "a.db"))
+        change = "DELETE FROM checkpoint" if damage == "deleted" else f"UPDATE checkpoint {damage}"
+        db.execute(f"{change} WHERE seq = 1")
+        db.close()
+        executed.clear()
+        gates.clear()
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            with pytest.raises(CodecError, match=r"checksum|missing"):
+                await hf.run(line(["a", "b", "c"]), id="x")
+            assert (executed, (await hf.get("x")).status) == ([], "parked")
+
+    asyncio.run(main())
+
+
+def test_history_does_not_believe_a_changed_row(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            await hf.run(line(["a", "b"]), id="x")
+        db = apsw.Connection(str(tmp_path / "a.db"))
+        db.execute("UPDATE checkpoint SET result = X'A178' WHERE seq = 1")
+        db.close()
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            changed, whole = await hf.history("x")
+            assert changed.result is None and "checksum" in str(changed.error)
+            assert (whole.result, whole.error) == ("b", None)
+
+    asyncio.run(main())
+
+
+def test_who_gives_up_while_loading_leaves_the_failure_to_be_tried_anew(store: Store) -> None:
+    @workflow(version="1")
+    async def once_refused() -> str:
+        return await work("fine") if executed else await refuse("no")
+
+    async def main() -> None:
+        hf = Holdfast(store)
+        with pytest.raises(StepFailed):
+            await hf.run(once_refused(), id="x")
+        loading, go, load = asyncio.Event(), threading.Event(), store.load
+        loop = asyncio.get_running_loop()
+
+        def slowly(run_no: int, *, after: int = 0) -> Any:
+            loop.call_soon_threadsafe(loading.set)
+            go.wait(10)
+            return load(run_no, after=after)
+
+        store.load = slowly  # type: ignore[method-assign]
+        resuming = asyncio.create_task(hf.run(once_refused(), id="x"))
+        await loading.wait()
+        resuming.cancel()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await resuming
+        store.load = load  # type: ignore[method-assign]
+        row = store.get("x")
+        assert row is not None and row.error is not None
+        await hf.aclose()
 
     asyncio.run(main())
 

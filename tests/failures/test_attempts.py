@@ -1062,3 +1062,70 @@ def test_a_workflow_that_ends_by_a_cancellation_of_its_own_fails(url: str) -> No
             assert (await hf.get("a")).status == "failed"
 
     asyncio.run(program())
+
+
+# -- what a failed attempt leaves ------------------------------------------------------------------------------
+
+
+@step
+async def ask(part: int) -> int:
+    ran.append(part)
+    return part
+
+
+def test_a_new_attempt_may_come_to_other_calls_first(url: str) -> None:
+    """What this process recorded in the attempt before is not waited for as what a resume would repeat."""
+    tries: list[int] = []
+
+    @step(attempts=3, backoff=0.001)
+    async def gathering() -> list[int]:
+        tries.append(len(tries))
+
+        async def part(number: int) -> int:
+            await asyncio.sleep(0.02 * number)
+            if number == 1 and len(tries) == 1:
+                raise ConnectionError
+            return 0 if number == 0 and len(tries) == 2 else await ask(number)
+
+        return await asyncio.gather(part(0), part(1))
+
+    @workflow(version="1")
+    async def plan() -> list[int]:
+        return await gathering()
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf, asyncio.timeout(20):
+            assert await hf.run(plan(), id="a") == [0, 1]
+
+    asyncio.run(program())
+
+
+def test_what_an_attempt_left_between_two_calls_is_ended(url: str) -> None:
+    tries: list[int] = []
+
+    @step(attempts=3, backoff=0.001)
+    async def gathering() -> list[int]:
+        tries.append(len(tries))
+
+        async def failing() -> int:
+            if len(tries) == 1:
+                raise ConnectionError
+            return 0
+
+        async def slow() -> int:
+            await asyncio.sleep(0.05)
+            return await ask(1)
+
+        return await asyncio.gather(failing(), slow())
+
+    @workflow(version="1")
+    async def plan() -> list[int]:
+        return await gathering()
+
+    async def program() -> None:
+        async with holdfast.open(url) as hf:
+            assert await hf.run(plan(), id="a") == [0, 1]
+            assert ran == [1]
+            assert [each.name for each in await hf.history("a")].count("ask") == 1
+
+    asyncio.run(program())

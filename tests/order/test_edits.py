@@ -425,3 +425,38 @@ def test_two_tasks_that_share_a_context_are_two_branches(loop: str) -> None:
         return [await task for task in tasks]
 
     assert on_loop(loop, in_run(body)) == ["a0", "a1"]
+
+
+def test_many_records_that_are_asked_for_no_more_end_in_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.run._PATIENCE_S", 0.05)
+
+    async def before() -> list[str]:
+        await asyncio.gather(*(a(x) for x in range(1500)))
+        return await asyncio.gather(b(1), b(2))
+
+    async def after() -> list[str]:
+        return await asyncio.gather(b(1), b(2))
+
+    record = edited(before, after, cut=1501)
+    assert (record.result, did) == (["b1", "b2"], ["b2"])
+    assert len(record.unclaimed) == 1500
+
+
+def test_a_record_that_changed_code_put_another_in_the_place_of_is_still_recalled() -> None:
+    async def before() -> list[str]:
+        return [await a(1), await a(2)]
+
+    async def after() -> list[str]:
+        return [await a(2), await a(2)]
+
+    first = workflow(name="edited", version="1")(before)
+    then = workflow(name="edited", version="1")(after)
+
+    async def main() -> None:
+        record = await execute(first, "edited", MemoryStore(), 0)
+        for expected in (["a2"], []):
+            did.clear()
+            record = await execute(then, "edited", restored(record, len(record.rows)), 0)
+            assert (record.result, did) == (["a2", "a2"], expected)
+
+    on_loop("asyncio", main())

@@ -51,8 +51,8 @@ PLANTED = [
     Plant(
         "a claim takes a run whose epoch has moved on",
         "src/holdfast/store/queries.sql",
-        "deaths + :died\nWHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
-        "deaths + :died\nWHERE no = :no AND status NOT IN ('done', 'cancelled')",
+        "ELSE 1 END\nWHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
+        "ELSE 1 END\nWHERE no = :no AND status NOT IN ('done', 'cancelled')",
         [SUITE + "::TestSQLite"],
     ),
     Plant(
@@ -89,7 +89,7 @@ PLANTED = [
     Plant(
         "rows of a run are written in another order",
         "src/holdfast/journal.py",
-        "SimpleQueue[Entry | Callable[[], None] | None] = SimpleQueue()",
+        "SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()",
         "Any = __import__('queue').LifoQueue()",
         [PROMISES + "test_rows_are_written_in_the_order_of_seq"],
     ),
@@ -184,8 +184,8 @@ PLANTED = [
     Plant(
         "checksums are not verified",
         "src/holdfast/run.py",
-        "        if row is not None and row.checksum != row.compute_checksum():",
-        "        if row is not None and row.checksum is None:",
+        "damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)",
+        "damaged: Checkpoint | None = None",
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(

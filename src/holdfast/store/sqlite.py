@@ -237,12 +237,13 @@ class SQLiteStore:
                     self._teller = self._open_teller()
                 work(self._teller)
             except apsw.Error as error:
+                told = self._explained(error)
                 failed, self._teller = self._teller, None
                 if failed is not None:
                     _abandon(failed)
                 if isinstance(error, (apsw.BusyError, apsw.LockedError)):
                     raise StoreError(f"{self.path} was locked by another process for {TELL_BUSY_MS} ms") from error
-                raise self._explained(error) from error
+                raise told from error
 
     def _open_teller(self) -> apsw.Connection:
         """A connection that does not wait for the disk: news may be lost with the machine's power."""
