@@ -1,5 +1,6 @@
 """A web service that writes stories: a page starts a run, and sees its tokens and progress as they come.
 
+    pip install fastapi uvicorn
     python examples/web_service.py [PORT]     # then open http://127.0.0.1:8000, and kill it whenever you like
 
 Start it again and the page goes on by itself: the run is resumed, no finished chapter is written twice, and the browser

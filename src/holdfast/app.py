@@ -8,7 +8,8 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from . import branches, clock, codec, lease
@@ -37,6 +38,20 @@ def open(url: str | os.PathLike[str] | None = None) -> Holdfast:
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
     """
     return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL))
+
+
+_imported: str | None = None
+
+
+@contextmanager
+def only_imported(what: str) -> Iterator[None]:
+    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
+    global _imported
+    before, _imported = _imported, what
+    try:
+        yield
+    finally:
+        _imported = before
 
 
 class Holdfast:
@@ -255,6 +270,11 @@ class Holdfast:
     def _check_open(self, *, for_more: bool = False) -> None:
         if self._closed or (for_more and self._closing):
             raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
+        if for_more and _imported is not None:
+            raise HoldfastError(
+                f"{_imported} starts work of its own while it is imported to find a workflow in it: put what it does "
+                'as a program under `if __name__ == "__main__":`'
+            )
 
     @property
     def _journal(self) -> Journal:

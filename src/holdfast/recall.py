@@ -29,22 +29,26 @@ class Records:
         self._behind: list[Checkpoint] = []  # done, and another row has taken their place since
         for row in rows:
             if row.kind != "save":
-                self.add(row)
-        for row in rows:
+                self._put(row)
+        for row in rows if ignored else ():
             # The last row of a place speaks for it: behind a failure tried anew stands no earlier failure.
             if row.seq in ignored and self._at.get(_place(row)) is row:
                 del self._at[_place(row)]
 
-    def add(self, row: Checkpoint, *, claimed: bool = False) -> None:
+    def add(self, row: Checkpoint) -> None:
+        """A row that was recorded for a call just now."""
+        self._put(row)
+        self._of_name = None
+        self._claimed.add(row.seq)
+
+    def _put(self, row: Checkpoint) -> None:
         """A later row of the same place (a failure tried anew) replaces the earlier one. A success that is replaced by
         changed code stays a record of its inputs."""
-        before = self._at.get(_place(row))
+        place = row.scope, row.branch, row.name, row.key, row.n
+        before = self._at.get(place)
         if before is not None and before.status == "done":
             self._behind.append(before)
-        self._at[_place(row)] = row
-        self._of_name = None
-        if claimed:
-            self._claimed.add(row.seq)
+        self._at[place] = row
 
     def retries(self, frame: Frame, name: str, key: str | None, n: int) -> bool:
         """Whether this call is tried anew because its recorded failure ended the run."""

@@ -278,7 +278,7 @@ class LiveRun:
         if row.status == "cancelled":
             self.cancelled.add(row.seq)
         if row.scope:
-            self.records.add(row, claimed=True)
+            self.records.add(row)
         self._submit(row, pending.committed)
 
     def record_leftovers(self) -> None:

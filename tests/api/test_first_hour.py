@@ -418,3 +418,31 @@ def test_a_workflow_that_lets_a_cancellation_through() -> None:
         "asyncio.exceptions.CancelledError: its own code let a cancellation through; the history tells which call was "
         "cancelled",
     )
+
+
+def test_a_state_that_is_no_mapping() -> None:
+    async def program(hf: holdfast.Holdfast) -> None:
+        await hf.run(fetching("u"), id="a", state=[1])  # type: ignore[arg-type]
+
+    assert said_by(program) == ("TypeError", "state= must be a mapping, the initial state of a new run, got [1]")
+
+
+def test_a_run_that_was_started_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    """Closed over it, the Holdfast says so where somebody sees it without any set-up."""
+
+    @step
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    @workflow
+    async def plan() -> None:
+        await slow()
+
+    async def program() -> None:
+        async with holdfast.open("memory://") as hf:
+            await hf.start(plan(), id="a")
+
+    asyncio.run(program())
+    assert [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING] == [
+        "run a: stopped from outside with 0 steps recorded; the same line resumes it"
+    ]

@@ -106,11 +106,17 @@ def test_a_watcher_waits_while_the_run_has_nobody(talks: Terminal) -> None:
     watching = talks.start("watch", "a", *STORE)
     run.send_signal(signal.SIGKILL)
     run.communicate()
+    assert watching.stdout is not None
+    said = []
+    while "carries on" not in (line := watching.stdout.readline()):  # it says so, rather than seem to go on
+        assert line, said
+        said.append(line)
+    assert f"interrupted: nobody (pid {run.pid} died); `holdfast resume a` carries on" in line
     with pytest.raises(subprocess.TimeoutExpired):
         watching.wait(0.5)
     (talks.folder / "go").touch()
     assert talks.type("resume", "a", *STORE).code == 0
-    done = Done.of(watching)
+    done = Done(watching.wait(60), "".join([*said, *watching.stdout]), "")
     assert done.code == 0 and "another process goes on with the run" in done.out, done
     assert "write begins again" in done.out
     assert done.out.count("✓ write") == 1

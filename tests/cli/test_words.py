@@ -325,3 +325,13 @@ def test_an_empty_file_lists_no_runs_and_stays_empty(terminal: Terminal) -> None
     done = terminal.type("list", *STORE)
     assert (done.code, done.out) == (0, "there are no runs in sqlite:///odd.db\n")
     assert (terminal.folder / "odd.db").read_bytes() == b""
+
+
+def test_a_file_that_runs_its_own_program_is_not_run_by_the_way(terminal: Terminal) -> None:
+    source = (terminal.folder / "loans.py").read_text(encoding="utf-8")
+    (terminal.folder / "unguarded.py").write_text(source.replace('if __name__ == "__main__":', "if True:"))
+    done = terminal.type("run", "unguarded:review", "A-1", "--id", "a", "--store", "other.db")
+    assert done.code == 2
+    assert "unguarded starts work of its own while it is imported" in done.err
+    assert 'put what it does as a program under `if __name__ == "__main__":`' in done.err
+    assert not (terminal.folder / "loans.db").exists() and not (terminal.folder / "other.db").exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from holdfast.app import only_imported
 from holdfast.cli.problems import Problem
 from holdfast.definition import Definition
 from holdfast.store import RunRow
@@ -96,7 +97,8 @@ def _importable(name: str, tried: list[str]) -> ModuleType | None:
 
 def _of_module(name: str, *, advise: bool = False) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with only_imported(name):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             instead = f". {_modules_beside(Path.cwd(), name)}" if advise else ""
@@ -142,7 +144,8 @@ def _load(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up while they are made
     try:
-        spec.loader.exec_module(module)
+        with only_imported(str(file)):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _broken(str(file), error) from error
@@ -152,7 +155,8 @@ def _load(file: Path) -> ModuleType:
 def _broken(what: str, error: BaseException) -> Problem:
     """The user's own code fails while it is imported: say where."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [each for each in frames if "importlib" not in each.filename and each.filename != __file__]
+    ours = str(Path(__file__).parents[1])
+    own = [each for each in frames if "importlib" not in each.filename and not each.filename.startswith(ours)]
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})"
     else:

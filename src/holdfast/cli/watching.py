@@ -16,6 +16,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.app import Holdfast
+from holdfast.cli.looking import condition_of, owner_of
 from holdfast.cli.options import opened, shared
 from holdfast.cli.printing import console, escaped, print_json, seconds, short
 from holdfast.cli.problems import DONE, FAILED, STOPPED
@@ -23,6 +25,7 @@ from holdfast.cli.progress import SIGNS, TALLY_EVERY_S, bar, signs
 from holdfast.records import Checkpoint, Emitted, Event, Progress, Run, Skipped, count
 
 CODES = {"done": DONE, "failed": FAILED}
+LOOK_EVERY_S = 1.0
 LINES_SHOWN = 6  # of unfinished lines and bars, below the rest
 
 
@@ -41,13 +44,29 @@ def watch_command(id: str, after: int, store: str | None, as_json: bool) -> int:
 
         async def work() -> Run:
             async with hf:
-                async for event in hf.watch(id, after=after):
-                    shown.show(event)
+                looking = asyncio.create_task(_look_after(hf, id, shown))
+                try:
+                    async for event in hf.watch(id, after=after):
+                        shown.show(event)
+                finally:
+                    looking.cancel()
                 return await hf.get(id)
 
         run = asyncio.run(work())
     shown.end(run)
     return CODES.get(run.status, STOPPED)
+
+
+async def _look_after(hf: Holdfast, id: str, shown: _Objects | _Lines) -> None:
+    """Say so when nobody advances the run any more: nothing else would happen then."""
+    before = ""
+    while True:
+        row = await hf._read(hf._store.get, id)
+        now = "" if row is None or not row.workflow else condition_of(row, hf._store.now_ms())
+        if row is not None and now != before and now in ("interrupted", "stalled"):
+            shown.left(id, now, owner_of(row, hf._store.now_ms()))
+        before = now
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 class _Objects:
@@ -61,6 +80,9 @@ class _Objects:
         if isinstance(event, Checkpoint):
             values["started_at"] = event.started_at.isoformat(timespec="milliseconds")
         print_json({"event": type(event).__name__.lower(), **values})
+
+    def left(self, id: str, condition: str, owner: str) -> None:
+        print_json({"event": condition, "id": id, "owner": owner})
 
     def end(self, run: Run) -> None:
         print_json({"event": "end", "id": run.id, "status": run.status, "result": run.result, "error": run.error})
@@ -104,6 +126,10 @@ class _Lines:
                 self._show_chunk(event)
             case Skipped():
                 self._print(Text(f"  … {event.count:,} told too fast to be shown", "dim"))
+
+    def left(self, id: str, condition: str, owner: str) -> None:
+        self._bars.clear()
+        self._print(Text(f"  {condition}: {owner}; `holdfast resume {escaped(id)}` carries on", "yellow"))
 
     def _show_checkpoint(self, event: Checkpoint) -> None:
         self._checkpoints += 1
