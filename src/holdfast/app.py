@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from . import branches, clock, codec, lease
+from .background import BackgroundLoop
 from .claiming import POLL_S
 from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, StepFailed
 from .execution import Execution
@@ -75,7 +76,7 @@ class Holdfast:
         self._owner: str | None = None
         self._journal_now: Journal | None = None
         self._readers: concurrent.futures.ThreadPoolExecutor | None = None
-        self._background: _Background | None = None
+        self._background: BackgroundLoop | None = None
         self._pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
@@ -172,7 +173,7 @@ class Holdfast:
             raise
         with self._lock:
             if self._background is None:
-                self._background = _Background()
+                self._background = BackgroundLoop()
         return self._background.wait(awaitable)
 
     def session(self, id: str, initial: Mapping[str, Any] | None = None) -> Session:
@@ -364,42 +365,6 @@ class Holdfast:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Background:
-    """An event loop in a thread of its own, for programs that have none."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-loop", daemon=True)
-        self._thread.start()
-
-    def wait(self, awaitable: Awaitable[T]) -> T:
-        async def waited() -> T:
-            return await awaitable
-
-        future = asyncio.run_coroutine_threadsafe(waited(), self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():  # Ctrl-C: let the run hand its lease back before the program goes
-                future.cancel()
-                concurrent.futures.wait([future], timeout=10)
-                asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(timeout=10)
-            raise
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _settle() -> None:
-    """Until the tasks that were cancelled have ended."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    cancelled = [task for task in others if task.cancelling()]
-    if cancelled:
-        await asyncio.wait(cancelled, timeout=8)
 
 
 _PARKED: dict[str, type[HoldfastError]] = {"Diverged": Diverged, "CodecError": CodecError}
