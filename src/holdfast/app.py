@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from . import branches, clock, codec, lease
 from .background import BackgroundLoop
 from .claiming import POLL_S
-from .errors import Cancelled, CodecError, Diverged, HoldfastError, NotFound, StepFailed
-from .execution import Execution
+from .errors import CodecError, Diverged, HoldfastError, NotFound, StepFailed
+from .execution import Execution, was_cancelled
 from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
@@ -242,8 +242,7 @@ class Holdfast:
             raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
         live = self._live.get(id)
         if row.status == "cancelled" and live is not None and live.run is not None:
-            error = Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
-            live.loop.call_soon_threadsafe(live.run.poison, error)
+            live.loop.call_soon_threadsafe(live.run.poison, was_cancelled(id))
         RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
 
     async def _outcome(self, id: str) -> Any:
@@ -256,7 +255,7 @@ class Holdfast:
             if run.status == "done":
                 return run.result
             if run.status == "cancelled":
-                raise Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
+                raise was_cancelled(id)
             if run.status in ("failed", "parked"):
                 row = await self._read(self._store.get, id)
                 assert row is not None

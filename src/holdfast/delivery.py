@@ -146,7 +146,7 @@ class Delivery:
         self._turn_on()
 
     def hold(self, seq: int) -> None:
-        """Nothing behind ``seq`` is delivered until it is pushed or released."""
+        """Nothing behind ``seq`` is delivered until it is released."""
         self._held.add(seq)
 
     def release(self, seq: int) -> None:

@@ -40,6 +40,10 @@ class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
+def was_cancelled(id: str) -> Cancelled:
+    return Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
+
+
 class Execution:
     """One way of a run through this process, on the loop that began it; ``outcome`` may be waited for from any."""
 
@@ -221,7 +225,7 @@ class Execution:
                 "choose another id for other work."
             )
         if row.status == "cancelled":
-            raise Cancelled(f"run {self.id!r} was cancelled and does not resume. Start the work again under a new id.")
+            raise was_cancelled(self.id)
 
     def _check_version(self, row: RunRow) -> None:
         if (row.version, row.python) != (self.definition.version, PYTHON):
@@ -262,9 +266,7 @@ class Execution:
         if isinstance(error, Fenced):
             row = await self.home._read(self.home._store.get, self.id)
             if row is not None and row.status == "cancelled":
-                raise Cancelled(
-                    f"run {self.id!r} was cancelled and does not resume. Start the work again under a new id."
-                )
+                raise was_cancelled(self.id)
             by = f" by {lease.process_of(row.owner)}" if row is not None and row.owner else ""
             self.log.error("fenced, it was taken over%s", by)
             raise Fenced(f"run {self.id!r} was taken over{by}; what this process did since is not part of it.")

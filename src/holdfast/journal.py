@@ -178,7 +178,7 @@ class Journal:
 
     def submit(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
         """Queue a row; ``done`` is called on ``loop``, in the order of submission. Called on the loop's thread."""
-        if self._closed:  # its thread is gone: who asks is told, not left waiting
+        if self._closed:  # its thread ends, or has ended: who asks is told, not left waiting
             closed = StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
             loop.call_soon(done, None, closed)
             return

@@ -190,10 +190,15 @@ def _error_of(row: RunRow) -> str | None:
     return str(Failure.decode(row.error, f"run {row.id!r}, its error"))
 
 
-_DAMAGED = (
-    "the checksum of the run's row does not match its content. It was changed or damaged since it was written; "
-    "it is kept as it is. Restore the store from a backup, or start the work again under a new id."
-)
+def damage(what: str, instead: str = "start the work again") -> str:
+    """What is said of rows that are not as they were written."""
+    return (
+        f"{what}. It was changed or damaged since it was written; it is kept as it is. Restore the store from a "
+        f"backup, or {instead} under a new id."
+    )
+
+
+_DAMAGED = damage("the checksum of the run's row does not match its content")
 
 
 def refuse_damaged(row: RunRow) -> None:

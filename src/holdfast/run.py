@@ -15,7 +15,7 @@ from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
 from .recall import Records, enclosing
-from .records import count
+from .records import count, damage
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
 
@@ -247,12 +247,7 @@ class LiveRun:
             what = f": {count(gone, 'checkpoint')} missing among those recorded"
         else:
             return
-        raise self.poison(
-            CodecError(
-                f"run {self.id!r}{what}. It was changed or damaged since it was written; it is kept as it is. Restore "
-                "the store from a backup, or start the work again under a new id."
-            )
-        )
+        raise self.poison(CodecError(damage(f"run {self.id!r}{what}")))
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
         self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)

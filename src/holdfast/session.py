@@ -12,7 +12,7 @@ from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
 from .logs import RunLog
-from .records import count
+from .records import count, damage
 from .run import blank_row
 from .state import Change, encode_change, replay
 from .store import Checkpoint, Finish, RunRow
@@ -73,11 +73,8 @@ class Session:
         initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
         for each in rows:
             if each.checksum != each.compute_checksum():
-                raise CodecError(
-                    f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content. It "
-                    "was changed or damaged since it was written; it is kept as it is. Restore the store from a "
-                    "backup, or open a session under a new id."
-                )
+                what = f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content"
+                raise CodecError(damage(what, "open a session"))
         return replay(initial, rows)
 
     async def _claim(self) -> Claimed:

@@ -1,6 +1,6 @@
 """What every store does, and the rows it keeps.
 
-A store is blocking code behind a dozen methods in holdfast's own nouns. It never decides: it keeps
+A store is blocking code behind a narrow set of methods in holdfast's own nouns. It never decides: it keeps
 rows, checks the fence, and tells the truth about what was committed. The same suite
 (``holdfast.testing.store_suite``) is told to each of them; the memory store is the reference.
 
