@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.folder = tempfile.TemporaryDirectory()
-        self.place = self.url.format(folder=self.folder.name, name=next(_names))
+        self.place = self.url.format(folder=self.folder.name, name=f"{os.getpid()}_{next(_names)}")
         self.store: Store = open_store(self.place, clock=self.clock)
         self.runs: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, dict[int, Any]] = {}
@@ -156,11 +158,28 @@ class SQLiteHistories(Histories):
     url = "{folder}/model.db"
 
 
-@pytest.mark.parametrize("machine", [MemoryHistories, SQLiteHistories])
-def test_histories(machine: type[Histories]) -> None:
+class PostgresHistories(Histories):
+    server: str
+
+    @property
+    def url(self) -> str:  # type: ignore[override]
+        return self.server + "?schema=model_{name}"
+
+    def teardown(self) -> None:
+        super().teardown()
+        with psycopg.connect(self.server, autocommit=True) as db:
+            db.execute(f"DROP SCHEMA IF EXISTS {self.place.partition('schema=')[2]} CASCADE".encode())
+
+
+@pytest.mark.parametrize("machine", [MemoryHistories, SQLiteHistories, PostgresHistories])
+def test_histories(machine: type[Histories], request: pytest.FixtureRequest) -> None:
+    examples = 60
+    if machine is PostgresHistories:
+        examples = 25  # each makes its tables anew
+        PostgresHistories.server = request.getfixturevalue("postgres_server")
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
