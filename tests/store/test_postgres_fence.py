@@ -88,11 +88,10 @@ def test_a_takeover_waits_for_a_write_and_finds_its_row(
     run, beside = create(store, "run", "beside")
     watcher = connect(parse_postgres(postgres_url), parse_postgres(postgres_url).libpq)
     with ThreadPoolExecutor(1) as pool:
-        other.execute(b"BEGIN")
-        write(_transaction(other, postgres_url), run, beside)
-        taken = pool.submit(lambda: (claim(store, run), store.load(run.no)))
-        waited = _waits(taken, watcher, other)
-        other.execute(b"COMMIT")
+        with other.transaction():
+            write(_transaction(other, postgres_url), run, beside)
+            taken = pool.submit(lambda: (claim(store, run), store.load(run.no)))
+            waited = _waits(taken, watcher, other)
         row, loaded = taken.result(20)
     watcher.close()
     assert waited, "the takeover went past a write that was under way"
@@ -108,12 +107,11 @@ def test_a_write_waits_for_a_takeover_and_is_refused(
     watcher = connect(parse_postgres(postgres_url), parse_postgres(postgres_url).libpq)
     rows = [checkpoint(run.no, 1), checkpoint(kept.no, 1)][:size]
     with ThreadPoolExecutor(1) as pool:
-        other.execute(b"BEGIN")
-        t = _transaction(other, postgres_url)
-        assert owning.claim(t, 0, run.no, 1, owner="new", ttl_ms=1000, lost="lapsed") is not None
-        written = pool.submit(append, store, *rows)
-        waited = _waits(written, watcher, other)
-        other.execute(b"COMMIT")
+        with other.transaction():
+            t = _transaction(other, postgres_url)
+            assert owning.claim(t, 0, run.no, 1, owner="new", ttl_ms=1000, lost="lapsed") is not None
+            written = pool.submit(append, store, *rows)
+            waited = _waits(written, watcher, other)
         assert written.result(20) == {run.no} and waited
     watcher.close()
     assert numbers(store, run) == [] and numbers(store, kept) == ([1] if size == 2 else [])
@@ -130,13 +128,12 @@ def test_runs_are_locked_in_one_order_whatever_the_batch_names_first(
     if ends:
         batch.finishes = [Finish(run_no=run.no, epoch=1, status="done") for run in (high, low)]
     with ThreadPoolExecutor(1) as pool:
-        other.execute(b"BEGIN")
-        _transaction(other, postgres_url).ask("lock_id", {"id": "low"})
-        written = pool.submit(store.commit, batch)
-        waited = _waits(written, watcher, other)
-        # The second is still free, while the batch waits for the first.
-        assert _lock_at_once(watcher, postgres_url, high) == 1
-        other.execute(b"COMMIT")
+        with other.transaction():
+            _transaction(other, postgres_url).ask("lock_id", {"id": "low"})
+            written = pool.submit(store.commit, batch)
+            waited = _waits(written, watcher, other)
+            # The second is still free, while the batch waits for the first.
+            assert _lock_at_once(watcher, postgres_url, high) == 1
         assert written.result(20).fenced == set() and waited
     watcher.close()
 
