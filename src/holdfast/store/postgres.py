@@ -20,7 +20,8 @@ from msgspec.structs import astuple, replace
 from holdfast.errors import StoreError
 from holdfast.store import owners, postgres_schema
 from holdfast.store.owners import run_row
-from holdfast.store.postgres_link import Connection, Link, Transaction, in_transaction
+from holdfast.store.postgres_connect import Connection
+from holdfast.store.postgres_link import Link, Transaction, in_transaction
 from holdfast.store.postgres_listen import Listener
 from holdfast.store.postgres_rows import Array, statements
 from holdfast.store.postgres_url import Address
