@@ -37,4 +37,18 @@ PLANTED = [
         "JOIN locked AS r ON r.no = v.column1",
         [*_FENCE, "tests/store/test_store_suite.py::TestPostgres"],
     ),
+    Plant(
+        "a claim whose answer was lost is forgotten",
+        "src/holdfast/store/postgres_link.py",
+        "            for result in unsure:\n",
+        "            for result in unsure[:0]:\n",
+        _LOST,
+    ),
+    Plant(
+        "runs of a batch that is sent again are taken for another's",
+        "src/holdfast/store/postgres.py",
+        "            if sent_before:\n",
+        "            if False:\n",
+        _LOST,
+    ),
 ]

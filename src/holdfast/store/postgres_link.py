@@ -92,7 +92,6 @@ class Link:
         work: Callable[[Transaction], T],
         *,
         stands: Callable[[Transaction, T], bool] = lambda t, result: False,
-        patience_s: float = PATIENCE_S,
     ) -> T:
         """Do ``work`` in a transaction. When the answer to its COMMIT was lost, ``stands`` is asked whether what it did
         is there, in the transaction that would do it again."""
@@ -106,7 +105,7 @@ class Link:
             unsure.clear()
             return in_transaction(db, lambda: work(t), unsure.append)
 
-        return self.run(attempt, patience_s=patience_s)
+        return self.run(attempt)
 
     def transaction(self, db: Connection) -> Transaction:
         return Transaction(db, self._statements, self._clock() if self._clock else None)
@@ -116,7 +115,7 @@ class Link:
         work: Callable[[Connection], T],
         *,
         again: Callable[[Connection], T] | None = None,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
     ) -> T:
         """Do ``work`` on the connection; when that is lost, ``again`` (or the same) on a new one, for ``patience_s``.
         Raises ``StoreError``."""
@@ -127,7 +126,7 @@ class Link:
                 pass
             retrying = Retrying(
                 retry=retry_if_exception_type(_Again),
-                stop=stop_before_delay(patience_s),
+                stop=stop_before_delay(PATIENCE_S if patience_s is None else patience_s),
                 wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
                 reraise=True,
             )
