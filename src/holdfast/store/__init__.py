@@ -20,6 +20,7 @@ from holdfast.store.protocol import (
     Spent,
     Store,
     Taken,
+    is_text,
 )
 from holdfast.store.urls import parse_url
 
@@ -37,6 +38,7 @@ __all__ = [
     "Spent",
     "Store",
     "Taken",
+    "is_text",
     "open_store",
 ]
 

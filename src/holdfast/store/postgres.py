@@ -37,6 +37,7 @@ from holdfast.store.protocol import (
     Spent,
     Taken,
     end_checksum,
+    is_text,
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 
@@ -240,6 +241,8 @@ class PostgresStore:
     # -- reading -------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> RunRow | None:
+        if not is_text(id):
+            return None  # nobody could have created it
         found = self._ask("run_of_id", {"id": id})
         return run_row(found[0]) if found else None
 
