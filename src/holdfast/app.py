@@ -12,13 +12,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from . import branches, clock, codec, lease
+from . import branches, clock, codec
 from .background import BackgroundLoop
 from .claiming import POLL_S
 from .errors import CodecError, Diverged, HoldfastError, NotFound, StepFailed
 from .execution import Execution, was_cancelled
 from .failure import Failure
 from .journal import Journal
+from .lease import Lease, owner_name
 from .logs import RunLog
 from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
 from .session import Session
@@ -32,13 +33,17 @@ T = TypeVar("T")
 DEFAULT_URL = "sqlite:///holdfast.db"
 
 
-def open(url: str | os.PathLike[str] | None = None) -> Holdfast:
+def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
     ``url``: a path, ``sqlite:///…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
+
+    ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
+    third of them; where another machine has to take over, it waits so long.
     """
-    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL))
+    term = Lease(lease)
+    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
 
 
 _imported: str | None = None
@@ -61,8 +66,9 @@ class Holdfast:
     ``async with``, ``with``, or ``aclose()``/``close()``. Closing unloads what still runs: the same line resumes it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lease: Lease | None = None) -> None:
         self._store = store
+        self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None
         self._closing = self._closed = False
@@ -89,7 +95,7 @@ class Holdfast:
     def owner(self) -> str:
         """The name under which this ``Holdfast`` owns runs."""
         if self._owner is None:
-            self._owner = lease.owner_name()
+            self._owner = owner_name()
         return self._owner
 
     # -- running -------------------------------------------------------------------------------------------
@@ -285,7 +291,7 @@ class Holdfast:
                 if self._journal_now is None or self._journal_now.failed:
                     gone, self._journal_now = (
                         self._journal_now,
-                        Journal(self._store, self.owner, _teller(self), _asker(self)),
+                        Journal(self._store, self.owner, self._lease, _teller(self), _asker(self)),
                     )
                     if self._finalizer is not None:
                         self._finalizer.detach()

@@ -152,7 +152,7 @@ class Execution:
             home=self.home,
             ignored=set(self._failure.seqs) if self._failure is not None else set(),
         )
-        run.lease_deadline = self.lease_began + lease.SELF_STOP * lease.TTL_MS / 1000
+        run.lease_deadline = self.lease_began + self.home._lease.trusted_s
         run.confirm_lease = self._confirm_lease
         driver = asyncio.current_task()
         assert driver is not None
@@ -184,7 +184,7 @@ class Execution:
             state=codec.encode(self.state, codec.Types.none, "the initial state", root="state") if self.state else None,
             seed=os.urandom(16),
             owner=self.home.owner,
-            lease_until_ms=lease.TTL_MS,
+            lease_until_ms=self.home._lease.ttl_ms,
         )
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
