@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from . import branches, clock, codec
+from .admission import refuse_id, was_cancelled
 from .background import BackgroundLoop
 from .claiming import POLL_S
 from .errors import CodecError, Diverged, HoldfastError, NotFound, StepFailed
-from .execution import Execution, was_cancelled
+from .execution import Execution
 from .failure import Failure
 from .journal import Journal
 from .lease import Lease, owner_name
@@ -24,6 +25,7 @@ from .logs import RunLog
 from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
 from .session import Session
 from .store import Store, open_store
+from .submitting import submit
 from .watching import Pulse, watch
 from .workflow import Call, no_call
 
@@ -122,6 +124,17 @@ class Holdfast:
             execution.outcome.result()  # it could not be claimed: say so here
         return await self.get(id)
 
+    async def submit(
+        self, call: Call[Any], id: str | None = None, *, queue: str | None = None, priority: int = 0, delay: float = 0
+    ) -> Run:
+        """Leave a run to the workers; it is ``queued`` until one of them (or ``hf.run``) begins it.
+
+        The same id with the same work is the same run: it is returned as it is. A missing id is a new random one, the
+        same on every resume where a run's own code submits. ``queue``: default that of the workflow. ``priority``:
+        higher ones are begun first. ``delay``: seconds until a worker may begin it. Raises ``Mismatch``,
+        ``CodecError``, ``StoreError``."""
+        return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
+
     async def _begun(
         self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
     ) -> Execution:
@@ -135,8 +148,7 @@ class Holdfast:
         if not isinstance(call, Call):
             raise TypeError(no_call(call))
         call.take()  # also where it is refused below: that is told by an error already
-        if not isinstance(id, str) or not id.strip() or not id.isprintable():
-            raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
+        refuse_id(id)
         if state is not None and not isinstance(state, Mapping):
             raise TypeError(f"state= must be a mapping, the initial state of a new run, got {state!r}")
         self._check_open(for_more=True)

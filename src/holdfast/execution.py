@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease
+from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
 from .claiming import Claimed, Claiming
-from .definition import PYTHON, other_version
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -22,7 +21,6 @@ from .errors import (
     Mismatch,
     StepFailed,
     StoreError,
-    VersionMismatch,
 )
 from .failure import Failure
 from .logs import RunLog
@@ -38,10 +36,6 @@ if TYPE_CHECKING:
 
 class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
-
-
-def was_cancelled(id: str) -> Cancelled:
-    return Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
 
 
 class Execution:
@@ -172,25 +166,15 @@ class Execution:
     # -- claiming ------------------------------------------------------------------------------------------
 
     async def _claim(self) -> Claimed:
-        new = RunRow(
-            id=self.id,
-            workflow=self.definition.name,
-            version=self.definition.version,
-            python=PYTHON,
-            module=self.definition.function.__module__,
-            file=self.definition.code.co_filename,
-            inputs=self.call.encoded(),
-            fingerprint=self.fingerprint,
-            state=codec.encode(self.state, codec.Types.none, "the initial state", root="state") if self.state else None,
-            seed=os.urandom(16),
-            owner=self.home.owner,
-            lease_until_ms=self.home._lease.ttl_ms,
-        )
+        new = new_row(self.call, self.inputs, self.id, self.state)
+        new.owner, new.lease_until_ms = self.home.owner, self.home._lease.ttl_ms
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
     def _admit(self, row: RunRow, waited: bool) -> None:
         """Whether the run found under this id is the one meant, and may go on."""
-        self._check_same(row)
+        refuse_other_work(row, self.definition, self.inputs)
+        if row.status == "cancelled":
+            raise was_cancelled(self.id)
         if row.status == "done":
             return
         if waited:
@@ -198,7 +182,7 @@ class Execution:
         if row.status == "failed" and waited:
             failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
             raise StepFailed(row.workflow, failure.type, failure.message)
-        self._check_version(row)
+        refuse_other_version(row, self.definition)
 
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
@@ -210,26 +194,6 @@ class Execution:
             self.log.warning("taken over from %s, which %s; %s", process, why, found)
         else:
             self.log.info("resumed with %s", found)
-
-    def _check_same(self, row: RunRow) -> None:
-        if row.workflow != self.definition.name:
-            what = f"workflow {row.workflow!r}" if row.workflow else "a session"
-            raise Mismatch(
-                f"run {self.id!r} belongs to {what}, not to {self.definition.name!r}. Nothing was changed; choose "
-                "another id."
-            )
-        if row.fingerprint != self.fingerprint:
-            recorded, now = codec.readable(row.inputs), codec.readable(self.inputs)
-            raise Mismatch(
-                f"run {self.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
-                "choose another id for other work."
-            )
-        if row.status == "cancelled":
-            raise was_cancelled(self.id)
-
-    def _check_version(self, row: RunRow) -> None:
-        if (row.version, row.python) != (self.definition.version, PYTHON):
-            raise VersionMismatch(other_version(self.id, row, self.definition))
 
     def _result(self, row: RunRow) -> Any:
         where = f"run {self.id!r}, its result"

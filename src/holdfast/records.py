@@ -29,7 +29,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it stood when it was read. ``status`` is one of ``running waiting done failed cancelled parked``.
+    """One run as it stood when it was read. ``status`` is one of ``queued running waiting done failed cancelled
+    parked``.
 
     ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
     plain data.

@@ -19,9 +19,7 @@ from holdfast.app import only_imported
 from holdfast.cli.problems import Problem
 from holdfast.definition import Definition
 from holdfast.store import RunRow
-from holdfast.workflow import AsyncStep, AsyncWorkflow, PlainStep, PlainWorkflow
-
-Workflow = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
+from holdfast.workflow import AsyncStep, AsyncWorkflow, PlainStep, PlainWorkflow, Workflow
 
 LISTED = 8  # names in an error message
 

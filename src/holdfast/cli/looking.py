@@ -16,12 +16,13 @@ from holdfast.cli.timeline import process_of
 from holdfast.records import count
 from holdfast.store import RunRow, Spent
 
-STATUSES = ("running", "waiting", "done", "failed", "cancelled", "parked")
+STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "parked")
 STYLES = {
     "done": "green",
     "failed": "red",
     "cancelled": "yellow",
     "parked": "red",
+    "queued": "cyan",
     "running": "cyan",
     "waiting": "cyan",
     "open": "cyan",

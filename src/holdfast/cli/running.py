@@ -17,7 +17,7 @@ from rich.text import Text
 from holdfast import codec, lease
 from holdfast.app import Holdfast
 from holdfast.cli.arguments import arguments_again, parse_arguments
-from holdfast.cli.finding import Workflow, definition_of, workflow_named, workflow_of_run
+from holdfast.cli.finding import definition_of, workflow_named, workflow_of_run
 from holdfast.cli.options import opened, run_named, shared, store_hint
 from holdfast.cli.printing import complain, console, lines, print_json, print_value, short
 from holdfast.cli.problems import DONE, FAILED, INTERRUPTED, STOPPED, TERMINATED, USAGE, Problem, code_of
@@ -26,7 +26,7 @@ from holdfast.errors import Busy, HoldfastError, StoreError
 from holdfast.failure import Failure
 from holdfast.records import count
 from holdfast.store import RunRow
-from holdfast.workflow import Call
+from holdfast.workflow import Call, Workflow
 
 AT_ONCE = 8  # runs that `resume --all` advances concurrently
 PAGE = 200
