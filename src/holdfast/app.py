@@ -16,7 +16,7 @@ from . import branches, clock, codec
 from .admission import refuse_id, was_cancelled
 from .background import BackgroundLoop
 from .claiming import POLL_S
-from .errors import CodecError, Diverged, HoldfastError, NotFound, StepFailed
+from .errors import CodecError, Diverged, HoldfastError, Mismatch, NotFound, StepFailed, VersionMismatch
 from .execution import Execution
 from .failure import Failure
 from .journal import Journal
@@ -73,6 +73,8 @@ class Holdfast:
         self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None
+        self._serving = False  # in a worker
+        self._heard: Callable[[set[int] | None], None] | None = None  # told of each heartbeat, on the journal's thread
         self._closing = self._closed = False
         self._reset()
         _all.add(self)
@@ -162,10 +164,13 @@ class Holdfast:
                 return live
             execution = Execution(self, call, id, dict(state) if state else None, wait)
             execution.detached = detached
-            self._live[id] = execution
-        _workflows[call.definition.name] = weakref.ref(call.definition)
-        execution.launch()
+            self._begin(execution)
         return execution
+
+    def _begin(self, execution: Execution) -> None:
+        self._live[execution.id] = execution
+        _workflows[execution.definition.name] = weakref.ref(execution.definition)
+        execution.launch()
 
     def _ended(self, execution: Execution) -> None:
         with self._lock:
@@ -328,6 +333,8 @@ class Holdfast:
             execution.renewed(held, began, deadline)
         for session in list(self._sessions.values()):
             session.renewed(held, began, deadline)
+        if self._heard is not None:
+            self._heard(held)
 
     def _doing(self) -> dict[int, bytes]:
         """By number of the run: what it has in flight, where that is not what was told before."""
@@ -384,7 +391,9 @@ class Holdfast:
         self.close()
 
 
-_PARKED: dict[str, type[HoldfastError]] = {"Diverged": Diverged, "CodecError": CodecError}
+_PARKED: dict[str, type[HoldfastError]] = {
+    error.__name__: error for error in (CodecError, Diverged, Mismatch, VersionMismatch)
+}
 _all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
 _workflows: dict[str, weakref.ref[Any]] = {}
 

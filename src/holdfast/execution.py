@@ -41,7 +41,19 @@ class Unloaded(HoldfastError):
 class Execution:
     """One way of a run through this process, on the loop that began it; ``outcome`` may be waited for from any."""
 
-    def __init__(self, home: Holdfast, call: Call[Any], id: str, state: dict[str, Any] | None, wait: bool) -> None:
+    is_waiting = False
+    waiting_changed: Callable[[Execution], None] | None = None
+
+    def __init__(
+        self,
+        home: Holdfast,
+        call: Call[Any],
+        id: str,
+        state: dict[str, Any] | None,
+        wait: bool,
+        *,
+        claimed: Claimed | None = None,
+    ) -> None:
         self.home = home
         self.call = call
         self.id = id
@@ -59,6 +71,8 @@ class Execution:
         self.lease_began = 0.0
         self.inputs = call.inputs()
         self.fingerprint = codec.fingerprint(self.inputs)
+        self.retry_after_ms = 0  # handed back unfinished, it is not to be taken by a worker sooner
+        self._taken = claimed  # by a worker, which has asked already whether it may go on
         self._driver: asyncio.Task[None] | None = None
 
     def refuse_other(self, call: Call[Any]) -> None:
@@ -98,6 +112,9 @@ class Execution:
             self.loop.call_soon_threadsafe(driver.cancel)
             await self.outcome.over()
 
+    async def suspend(self) -> bool:
+        return False
+
     async def _drive(self) -> None:
         try:
             outcome = await self._driven()
@@ -106,7 +123,7 @@ class Execution:
             if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
             self.outcome.tell(error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) and not self.home._serving:
                 if self._driver is not None:  # the outcome tells it; asyncio need not report a sys.exit once more
                     self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
                 raise
@@ -166,6 +183,8 @@ class Execution:
     # -- claiming ------------------------------------------------------------------------------------------
 
     async def _claim(self) -> Claimed:
+        if self._taken is not None:
+            return self._taken
         new = new_row(self.call, self.inputs, self.id, self.state)
         new.owner, new.lease_until_ms = self.home.owner, self.home._lease.ttl_ms
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
@@ -186,7 +205,7 @@ class Execution:
 
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
-        if before is None:
+        if before is None or before.status == "queued":
             self.log.info("started %s", self.definition.name)
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
@@ -238,7 +257,7 @@ class Execution:
             self.log.error("stopped: %s", error)
             raise error
         parked = isinstance(error, (Diverged, CodecError))
-        finish = self._handed_back(run)
+        finish = await self._handed_back(run)
         if parked:
             finish.status, finish.error = (
                 "parked",
@@ -255,16 +274,28 @@ class Execution:
             raise asyncio.CancelledError
         raise error
 
-    def _handed_back(self, run: LiveRun) -> Finish:
+    async def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
         error = self._failure.encode() if self._failure is not None else None
-        return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+        if self.retry_after_ms:
+            finish.due_ms = await self.home._read(self.home._store.now_ms) + self.retry_after_ms
+        return finish
 
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = body.exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
-            _tell_stopped(run, f"stopped by {error!r} in its own code", unawaited=self.waiters == 0)
-            await self._committed(self._handed_back(run))
+            how = f"stopped by {error!r} in its own code"
+            finish = await self._handed_back(run)
+            if not self.home._serving:
+                _tell_stopped(run, how, unawaited=self.waiters == 0)
+            else:  # it would stop the next worker too
+                self.log.error("parked: %s", how)
+                finish.status, finish.error = (
+                    "parked",
+                    Failure.of_run(error, cancelled=set(), ignored=run.ignored).encode(),
+                )
+            await self._committed(finish)
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
         value = None

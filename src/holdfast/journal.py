@@ -209,6 +209,11 @@ class Journal:
         self.submit(row, loop, done)
         return await waiting
 
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep the heartbeat going from now on, also while there is nothing to commit."""
+        if loop not in self._ports:
+            self._start(loop)
+
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             if self._closed:

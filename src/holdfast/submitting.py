@@ -35,6 +35,7 @@ async def submit(
     refuse_id(id)
     inputs = call.inputs()
     row = new_row(call, inputs, id)
+    row.epoch = 0  # nobody has had it
     row.status, row.priority, row.due_ms = "queued", priority, round(delay * 1000)
     if queue is not None:
         row.queue = queue

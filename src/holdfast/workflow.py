@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import sys
 import warnings
 import weakref
@@ -350,8 +351,9 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 Workflow: TypeAlias = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
-marked: weakref.WeakValueDictionary[tuple[str, str, str], Workflow] = weakref.WeakValueDictionary()
-"""The workflows there are in this process, by name, module and file; of two that share all three, the later one."""
+_numbers = itertools.count()
+marked: weakref.WeakValueDictionary[int, Workflow] = weakref.WeakValueDictionary()
+"""The workflows there are in this process, numbered as they were marked."""
 
 
 class _WorkflowDecorator:
@@ -365,7 +367,7 @@ class _WorkflowDecorator:
     def __call__(self, function: Callable[..., Any]) -> Any:
         definition = Definition(function, kind="workflow", **self._options)
         decorated: Workflow = AsyncWorkflow(definition) if definition.is_async else PlainWorkflow(definition)
-        marked[definition.name, function.__module__, definition.code.co_filename] = decorated
+        marked[next(_numbers)] = decorated
         return decorated
 
 
