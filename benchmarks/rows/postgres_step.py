@@ -14,6 +14,7 @@ from store_commit import checkpoint, run_rows
 import holdfast
 from holdfast import step, workflow
 from holdfast.journal import Journal
+from holdfast.lease import Lease
 from holdfast.store import Batch, open_store
 
 TITLE = "One durable step with a 1 KB result, on PostgreSQL"
@@ -47,7 +48,7 @@ def measure(folder: Path, quick: bool) -> Result:
         here, behind = open_store(f"{url}?schema=direct"), open_store(f"{url}?schema=journal")
         (run,) = here.commit(Batch(creates=run_rows(1))).created.values()
         (run_behind,) = behind.commit(Batch(creates=run_rows(1))).created.values()
-        journal = Journal(behind, "bench", renewed=lambda *_: None, doing=dict)
+        journal = Journal(behind, "bench", Lease(), renewed=lambda *_: None, doing=dict)
 
         async def direct() -> None:
             assert not here.commit(Batch(appends=[checkpoint(run.no, next(seqs))])).fenced

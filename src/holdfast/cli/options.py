@@ -34,7 +34,7 @@ def store_named(store: str | None) -> str:
 
 
 @contextmanager
-def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast]:
+def opened(store: str | None, *, existing: bool = True, lease: float = 10) -> Iterator[app.Holdfast]:
     """The store that the line names. ``existing``: only looking at a file that is not there would make one."""
     url = store_named(store)
     target = parse_url(url)
@@ -45,7 +45,7 @@ def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast
             f"there is no store at {target.place}. Name the one you mean with --store, or in the environment as "
             f"HOLDFAST_URL.{here}"
         )
-    hf = app.open(url)
+    hf = app.open(url, lease=lease)
     try:
         yield hf
     finally:
