@@ -1,0 +1,106 @@
+"""Several machines and one store: processes killed and stopped past their leases, wall clocks an hour apart."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.store import open_store
+from holdfast.testing import ledger
+from holdfast.testing.driver import Lane, Together
+from holdfast.testing.verdict import problems_of
+from holdfast.testing.zygote import Reply
+
+from .case import Campaign, Case
+from .grounds import Ground
+
+TARGET = "tests.torture.machine:work"
+STORE = "tests.torture.machine:store_in"
+MACHINES = 2
+LIVES = 6
+LONGEST_MS = 400.0
+LEASE_MS = 500
+
+
+class Plan(msgspec.Struct):
+    """Where the store is for each machine, how much its wall clock is ahead, and whether they can see each other."""
+
+    urls: list[str]
+    ahead_s: list[float]
+    one_host: bool
+
+    def write(self, folder: Path) -> None:
+        (folder / "plan.json").write_bytes(msgspec.json.encode(self))
+
+    @staticmethod
+    def read(folder: Path) -> Plan:
+        return msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
+
+
+def learn(campaign: Campaign) -> Reply:
+    """How the work ends where nothing is in its way."""
+    found: list[Reply] = []
+
+    def alone() -> Lane:
+        folder = campaign.new_folder()
+        Plan([f"sqlite:///{folder / 'sweep.db'}"], [0.0], one_host=True).write(folder)
+        found.append((yield from campaign.life(folder, 1)))
+
+    campaign.drive(alone())
+    assert found[0].failed is None and found[0].status == 0, found
+    return found[0]
+
+
+def of_seed(seed: int, ground: Ground, plain: Reply) -> Case:
+    """Two machines, each killed and stopped a few times. The moments are drawn from the seed; what they hit is not."""
+    kind = type(ground).__name__.lower()
+
+    def lives(campaign: Campaign, folder: Path) -> Generator[Any, Any, list[str]]:
+        chance = random.Random(f"machines {kind} {seed}")
+        ground.open(folder, MACHINES, chance)
+        try:
+            Plan(ground.urls, ground.ahead_s, one_host=chance.random() < 0.5).write(folder)
+            replies: dict[int, Reply] = {}
+            yield Together([_machine(campaign, folder, n, chance.randrange(10**6), replies) for n in range(MACHINES)])
+            ground.close()
+            return problems_in(folder, ground.url, replies, plain, campaign)
+        finally:
+            ground.leave()
+
+    return Case(f"machines {kind} {seed}", lives)
+
+
+def _machine(campaign: Campaign, folder: Path, n: int, seed: int, replies: dict[int, Reply]) -> Lane:
+    """One machine's processes, one after the other; the last of them is left alone."""
+    chance = random.Random(seed)
+    for life in range(LIVES):
+        process = 1 + n + MACHINES * life
+        disturbed: dict[str, float] = {}
+        if life < LIVES - 1:
+            disturbed["kill_after_ms"] = chance.uniform(2.0, LONGEST_MS)
+            if chance.random() < 0.3:
+                disturbed["stop_after_ms"] = chance.uniform(2.0, LONGEST_MS / 2)
+                disturbed["stop_ms"] = chance.uniform(0.2, 1.8) * LEASE_MS
+                disturbed["kill_after_ms"] += disturbed["stop_after_ms"] + disturbed["stop_ms"]
+        reply = yield from campaign.life(folder, process, **disturbed)
+        replies[process] = reply
+        if not reply.killed:
+            return
+
+
+def problems_in(folder: Path, url: str, replies: dict[int, Reply], plain: Reply, campaign: Campaign) -> list[str]:
+    events = ledger.read(folder / "ledger.jsonl")
+    injected = campaign.findings.injected
+    injected["kills"] += sum(reply.killed for reply in replies.values())
+    injected["stops"] += sum(event.what == "stopped" for event in events)
+    injected["runs taken over"] += sum(event.what == "loaded" for event in events)
+    injected["checkpoints acknowledged"] += sum(event.what == "committed" for event in events)
+    store = open_store(url)
+    try:
+        return problems_of(store, events, replies, plain)
+    finally:
+        store.close()
