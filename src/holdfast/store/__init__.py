@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from holdfast.store.protocol import (
     FINISHED,
+    NEVER_MS,
     Batch,
     Checkpoint,
     Claim,
@@ -14,13 +15,16 @@ from holdfast.store.protocol import (
     Finish,
     News,
     RunRow,
+    Signal,
     Spent,
     Store,
+    Taken,
 )
 from holdfast.store.urls import parse_url
 
 __all__ = [
     "FINISHED",
+    "NEVER_MS",
     "Batch",
     "Checkpoint",
     "Claim",
@@ -28,8 +32,10 @@ __all__ = [
     "Finish",
     "News",
     "RunRow",
+    "Signal",
     "Spent",
     "Store",
+    "Taken",
     "open_store",
 ]
 

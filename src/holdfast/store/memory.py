@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from holdfast.store.protocol import (
+    FINISHED,
     Batch,
     Checkpoint,
     Claim,
@@ -15,19 +16,25 @@ from holdfast.store.protocol import (
     Finish,
     News,
     RunRow,
+    Signal,
     Spent,
+    Taken,
     end_checksum,
 )
+
+_UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
 
 
 class _Data:
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.runs: dict[int, RunRow] = {}
         self.numbers: dict[str, int] = {}
         self.checkpoints: dict[int, dict[int, Checkpoint]] = {}
         self.claims: dict[int, list[Claim]] = {}
         self.news: dict[int, list[News]] = {}
+        self.signals: dict[int, list[Signal]] = {}
         self.last_no = 0
         self.stamp = 0  # moves with every change
 
@@ -56,9 +63,13 @@ class MemoryStore:
     def now_ms(self) -> int:
         return self._clock() if self._clock else time.time_ns() // 1_000_000
 
+    def _touch(self) -> None:
+        self._data.stamp += 1
+        self._data.changed.notify_all()
+
     def commit(self, batch: Batch) -> Committed:
         with self._data.lock:
-            self._data.stamp += 1
+            self._touch()
             committed = Committed()
             for row in batch.creates:
                 if row.id not in self._data.numbers:
@@ -75,6 +86,7 @@ class MemoryStore:
         row.no = data.last_no
         row.created_ms = row.updated_ms = now
         row.lease_until_ms = 0 if row.owner is None else now + given.lease_until_ms
+        row.due_ms = now + given.due_ms if given.due_ms else 0
         row.checksum, row.end_checksum = row.compute_checksum(), end_checksum(row.result, row.error)
         data.runs[row.no] = row
         data.numbers[row.id] = row.no
@@ -105,7 +117,17 @@ class MemoryStore:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
                 run.end_checksum = end_checksum(run.result, run.error)
                 run.owner, run.lease_until_ms, run.updated_ms, run.doing = None, 0, self.now_ms(), None
+                missed = finish.wakes is not None and run.wakes > finish.wakes
+                run.due_ms, run.waiting = 0 if missed else finish.due_ms, finish.waiting
+                self._wake(finish.parent_no)
         return True
+
+    def _wake(self, no: int | None) -> None:
+        run = None if no is None else self._data.runs.get(no)
+        if run is not None and run.status not in ("done", "cancelled"):
+            run.wakes += 1
+            if run.owner is None and run.status == "waiting":
+                run.due_ms = 0
 
     def get(self, id: str) -> RunRow | None:
         with self._data.lock:
@@ -141,7 +163,7 @@ class MemoryStore:
             row = self._data.runs.get(run_no)
             if row is None or row.epoch != epoch or row.status in ("done", "cancelled"):
                 return None
-            self._data.stamp += 1
+            self._touch()
             now = self.now_ms()
             claim = Claim(
                 run_no=run_no,
@@ -153,19 +175,64 @@ class MemoryStore:
                 doing=row.doing,
             )
             row.epoch += 1
-            row.doing = None
+            row.doing = row.waiting = None
+            row.due_ms = 0
             row.owner, row.status = owner, "running"
             row.lease_until_ms, row.updated_ms = now + ttl_ms, now
             row.deaths += lost is not None
             self._data.claims[run_no].append(claim)
             return copy.copy(row)
 
-    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
+    def claim_due(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        queue: str,
+        workflows: Collection[str],
+        dead: Collection[str],
+        limit: int,
+        at_once: int | None,
+    ) -> list[Taken]:
+        with self._data.lock:
+            now = self.now_ms()
+            served = [row for row in self._data.runs.values() if row.queue == queue]
+            if at_once is not None:
+                living = sum(_lost(row, now, dead) == "" for row in served)
+                limit = min(limit, at_once - living)
+            found = []
+            for row in sorted(served, key=lambda row: (-row.priority, row.no)):
+                due = row.due_ms <= now if row.owner is None else _lost(row, now, dead) != ""
+                if due and row.status in _UNFINISHED and row.workflow in workflows:
+                    found.append(copy.copy(row))
+            taken = []
+            for before in found[: max(limit, 0)]:
+                lost = _lost(before, now, dead)
+                claimed = self.claim(before.no, before.epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
+                assert claimed is not None
+                taken.append(Taken(claimed, before, lost))
+            return taken
+
+    def owners(self) -> list[str]:
+        with self._data.lock:
+            return sorted({row.owner for row in self._data.runs.values() if row.owner is not None})
+
+    def renew(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        doing: Mapping[int, bytes] = {},
+        waiting: Mapping[int, bytes | None] = {},
+    ) -> set[int]:
         with self._data.lock:
             held = {no for no, row in self._data.runs.items() if row.owner == owner}
             for no in held:
                 run = self._data.runs[no]
                 run.lease_until_ms, run.doing = self.now_ms() + ttl_ms, doing.get(no, run.doing)
+                if no in waiting:
+                    run.waiting = waiting[no]
+                    run.status = "running" if run.waiting is None else "waiting"
             return held
 
     def cancel(self, id: str) -> RunRow | None:
@@ -175,15 +242,54 @@ class MemoryStore:
                 return None
             row = self._data.runs[no]
             if row.status not in ("done", "cancelled"):
-                self._data.stamp += 1
-                row.epoch += 1
-                row.status, row.owner, row.lease_until_ms = "cancelled", None, 0
-                row.updated_ms, row.doing = self.now_ms(), None
+                self._touch()
+                self._end(row)
+                self._wake(row.parent_no)
             return copy.copy(row)
+
+    def _end(self, row: RunRow) -> None:
+        row.epoch += 1
+        row.status, row.owner, row.lease_until_ms = "cancelled", None, 0
+        row.updated_ms, row.doing, row.waiting, row.due_ms = self.now_ms(), None, None, 0
+        for child in self._data.runs.values():
+            if child.parent_no == row.no and child.status not in FINISHED:
+                self._end(child)
+
+    # -- signals -------------------------------------------------------------------------------------------
+
+    def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
+        with self._data.lock:
+            no = self._data.numbers.get(id)
+            if no is None:
+                return None
+            row = self._data.runs[no]
+            kept = self._data.signals.setdefault(no, [])
+            again = key is not None and any(each.key == key for each in kept)
+            if row.status not in ("done", "cancelled") and not again:
+                self._touch()
+                self._wake(no)
+                signal = Signal(run_no=no, n=row.wakes, name=name, key=key, value=value, sent_ms=self.now_ms())
+                signal.checksum = signal.compute_checksum()
+                kept.append(signal)
+            return copy.copy(row)
+
+    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+        with self._data.lock:
+            return [copy.copy(each) for each in self._data.signals.get(run_no, ()) if each.n > after]
+
+    def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
+        with self._data.lock:
+            return {no: self._data.runs[no].wakes for no in run_nos if no in self._data.runs}
+
+    def listen(self, seconds: float) -> None:
+        with self._data.changed:
+            self._data.changed.wait(seconds)
+
+    # -- news ----------------------------------------------------------------------------------------------
 
     def tell(self, news: list[News]) -> None:
         with self._data.lock:
-            self._data.stamp += 1
+            self._data.stamp += 1  # no touch: nobody listens for news
             for row in news:
                 run = self._data.runs.get(row.run_no)
                 if run is None or run.epoch != row.epoch or run.owner is None:
@@ -215,6 +321,7 @@ class MemoryStore:
     def forget(self) -> None:
         # A thread of the parent may have held the lock in the moment of the fork; it is not in the child.
         self._data.lock = threading.RLock()
+        self._data.changed = threading.Condition(self._data.lock)
 
 
 def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
@@ -224,6 +331,13 @@ def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
     for finish in batch.finishes:
         parts.setdefault(finish.run_no, ([], []))[1].append(finish)
     return parts
+
+
+def _lost(row: RunRow, now: int, dead: Collection[str]) -> str | None:
+    """How its owner was lost, "" if it lives, None if there is none."""
+    if row.owner is None:
+        return None
+    return "died" if row.owner in dead else "lapsed" if row.lease_until_ms <= now else ""
 
 
 def _is_forgotten(row: News, epoch: int, forget: int) -> bool:

@@ -10,14 +10,15 @@ Times are whole milliseconds since the Unix epoch, by the store's own clock (``*
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec.msgpack import Encoder
 
 _ENCODE = Encoder().encode
 FINISHED = frozenset({"done", "failed", "cancelled"})
+NEVER_MS = 2**62  # the time of a run that waits for something else than a time
 
 
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
@@ -71,9 +72,14 @@ class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a 
 class RunRow(msgspec.Struct, kw_only=True):
     """One run. ``no`` is the integer that stands for ``id`` in every other table; 0 before it is created.
 
-    In the row given to be created ``lease_until_ms`` is how long the lease is to last; the store adds its
-    own clock, and sets ``no``, ``created_ms``, ``updated_ms`` and the checksums: ``checksum`` over what a run is
-    created with, ``end_checksum`` over what a finish leaves. Without an owner there is no lease and no claim.
+    In the row given to be created ``lease_until_ms`` is how long the lease is to last, and ``due_ms`` how long no
+    worker is to begin with it; the store adds its own clock, and sets ``no``, ``created_ms``, ``updated_ms`` and the
+    checksums: ``checksum`` over what a run is created with, ``end_checksum`` over what a finish leaves. Without an
+    owner there is no lease and no claim.
+
+    A worker may take a run of its queue that nobody owns, with status queued, running or waiting, once its ``due_ms``
+    has come: 0 is at once, ``NEVER_MS`` when it is woken. ``wakes`` counts what outside gave it a reason to look (a
+    signal, the end of a run it waits for), so that who goes to sleep can tell whether it has missed one.
     """
 
     no: int = 0
@@ -87,6 +93,9 @@ class RunRow(msgspec.Struct, kw_only=True):
     fingerprint: bytes
     state: bytes | None  # the encoded initial state
     seed: bytes  # 16 random bytes that uuid4() and random() derive from
+    queue: str = ""  # of sessions; no worker serves it
+    priority: int = 0  # higher ones first
+    parent_no: int | None = None  # the run that started this one
     status: str = "running"
     result: bytes | None = None
     error: bytes | None = None
@@ -96,6 +105,9 @@ class RunRow(msgspec.Struct, kw_only=True):
     lease_until_ms: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    due_ms: int = 0
+    wakes: int = 0
+    waiting: bytes | None = None  # what it waits for
     doing: bytes | None = None  # what its owner had in flight when it last renewed its lease
     checksum: int = 0
     end_checksum: int = 0
@@ -144,13 +156,46 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finish(msgspec.Struct, kw_only=True):
-    """The end (or the handing back) of a run: its new status, and the lease released."""
+    """The end (or the handing back) of a run: its new status, and the lease released.
+
+    ``due_ms`` is when a worker may take it again. If it was woken since its owner last looked (``wakes`` is less than
+    the row's) that is at once. The run numbered ``parent_no`` is woken.
+    """
 
     run_no: int
     epoch: int
     status: str
     result: bytes | None = None
     error: bytes | None = None
+    due_ms: int = 0
+    waiting: bytes | None = None
+    wakes: int | None = None
+    parent_no: int | None = None
+
+
+class Signal(msgspec.Struct, kw_only=True):
+    """A value sent to a run from outside. Numbered by the wake it caused, so ``n`` grows, with gaps; ``key`` makes
+    sending it again harmless."""
+
+    run_no: int
+    n: int
+    name: str
+    key: str | None
+    value: bytes
+    sent_ms: int
+    checksum: int = 0
+
+    def compute_checksum(self) -> int:
+        return zlib.crc32(_ENCODE((self.run_no, self.n, self.name, self.key, self.value)))
+
+
+class Taken(NamedTuple):
+    """A run that a worker has claimed: as it is now, as it was found, and how the owner before was lost ("died",
+    "lapsed"), None if nobody was."""
+
+    row: RunRow
+    before: RunRow
+    lost: str | None
 
 
 class News(msgspec.Struct, kw_only=True):
@@ -232,14 +277,61 @@ class Store(Protocol):
         """
         ...
 
-    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
-        """Prolong every unfinished lease of ``owner``; the numbers of the runs it still holds. ``doing`` says by number
-        what has changed of what they have in flight."""
+    def claim_due(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        queue: str,
+        workflows: Collection[str],
+        dead: Collection[str],
+        limit: int,
+        at_once: int | None,
+    ) -> list[Taken]:
+        """Claim at most ``limit`` runs of ``queue`` that a worker may take, those of ``workflows`` only: whose time has
+        come, and whose owner is among the ``dead`` or let its lease lapse. Higher priority first, then older. No more
+        than ``at_once`` runs of the queue have a living owner then, over all workers. Two that ask at once never get
+        the same run, and neither waits for the other longer than a transaction lasts."""
+        ...
+
+    def owners(self) -> list[str]:
+        """Who owns a run now."""
+        ...
+
+    def renew(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        doing: Mapping[int, bytes] = {},
+        waiting: Mapping[int, bytes | None] = {},
+    ) -> set[int]:
+        """Prolong every unfinished lease of ``owner``; the numbers of the runs it still holds. By number ``doing`` says
+        what has changed of what they have in flight, ``waiting`` what they wait for now (status waiting), or None that
+        they go on (status running)."""
         ...
 
     def cancel(self, id: str) -> RunRow | None:
-        """End an unfinished (or failed) run as cancelled and fence its owner (epoch + 1). The row as it is
-        now, or None if there is none."""
+        """End an unfinished (or failed) run as cancelled and fence its owner (epoch + 1); so with the unfinished runs
+        whose parent it is, and theirs. Its own parent is woken. The row as it is now, or None if there is none."""
+        ...
+
+    def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
+        """Put a signal into a run's mailbox, and wake the run, in one transaction. Nothing is put where one with this
+        ``key`` lies already, nor if the run is done or cancelled. The row as it is now, or None if there is none."""
+        ...
+
+    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+        """The signals with ``n > after`` in order of ``n``, unchecked: who uses one checks it."""
+        ...
+
+    def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
+        """How often each run was woken."""
+        ...
+
+    def listen(self, seconds: float) -> None:
+        """Return when a run may have become due or been woken, or after so long. It may return for nothing. Called from
+        one thread."""
         ...
 
     def tell(self, news: list[News]) -> None:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import starmap
 from pathlib import Path
@@ -21,16 +21,30 @@ import apsw
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store.protocol import Batch, Checkpoint, Claim, Committed, Finish, News, RunRow, Spent, end_checksum
+from holdfast.store import sqlite_owners
+from holdfast.store.protocol import (
+    Batch,
+    Checkpoint,
+    Claim,
+    Committed,
+    Finish,
+    News,
+    RunRow,
+    Signal,
+    Spent,
+    Taken,
+    end_checksum,
+)
 from holdfast.store.queries import QUERIES
 from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
+from holdfast.store.sqlite_owners import items, listing, run_row
 from holdfast.store.sqlite_rows import SIZES, bulk, pieces
 
 T = TypeVar("T")
 
-_RUN_FIELDS = RunRow.__struct_fields__
 _NEWEST = 2**63 - 1
+LISTEN_S = 0.02  # how often it is looked whether another process has written
 TELL_BUSY_MS = 1000  # news wait no longer for another process's write, since steps wait behind them
 
 # Connections inherited through a fork. They are the parent's: to close one could end its log under its feet.
@@ -111,7 +125,7 @@ class SQLiteStore:
             parts.setdefault(finish.run_no, ([], []))[1].append(finish)
         for run_no, (rows, finishes) in parts.items():
             found = db.execute(QUERIES["run_of_no"], {"no": run_no}).fetchall()
-            run = _run_row(found[0]) if found else None
+            run = run_row(found[0]) if found else None
             fresh = _admitted(db, run, rows, finishes)
             if run is None or fresh is None:
                 committed.fenced.add(run_no)
@@ -127,7 +141,8 @@ class SQLiteStore:
         rows: dict[str, RunRow] = {}
         for row in given:
             until = 0 if row.owner is None else now + row.lease_until_ms
-            new = replace(row, lease_until_ms=until, created_ms=now, updated_ms=now)
+            due = now + row.due_ms if row.due_ms else 0
+            new = replace(row, lease_until_ms=until, due_ms=due, created_ms=now, updated_ms=now)
             new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.result, new.error)
             rows.setdefault(row.id, new)
         created: dict[str, RunRow] = {}
@@ -141,42 +156,95 @@ class SQLiteStore:
     def _finish(self, db: apsw.Connection, finishes: list[Finish]) -> int:
         now = self.now_ms()
         rows = [
-            (f.run_no, f.epoch, f.status, f.result, f.error, end_checksum(f.result, f.error), now) for f in finishes
+            (
+                f.run_no,
+                f.epoch,
+                f.status,
+                f.result,
+                f.error,
+                end_checksum(f.result, f.error),
+                now,
+                f.due_ms,
+                f.waiting,
+                f.wakes,
+            )
+            for f in finishes
         ]
-        return bulk(db, "finish", rows)[0]
+        changed = bulk(db, "finish", rows)[0]
+        for finish in finishes:
+            if finish.parent_no is not None:
+                sqlite_owners.wake(db, finish.parent_no)
+        return changed
+
+    # -- owners --------------------------------------------------------------------------------------------
 
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
-        def take(db: apsw.Connection) -> RunRow | None:
-            now = self.now_ms()
-            given = {"no": run_no, "epoch": epoch, "owner": owner, "lost": lost, "now_ms": now}
-            db.execute(QUERIES["record_takeover"], {**given, "ttl_ms": ttl_ms})
-            found = db.execute(QUERIES["claim"], {**given, "until_ms": now + ttl_ms}).fetchall()
-            return _run_row(found[0]) if found else None
+        return self._transact(
+            lambda db: sqlite_owners.claim(db, self.now_ms(), run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
+        )
 
-        return self._write(lambda db: _in_transaction(db, lambda: take(db)))
+    def claim_due(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        queue: str,
+        workflows: Collection[str],
+        dead: Collection[str],
+        limit: int,
+        at_once: int | None,
+    ) -> list[Taken]:
+        def found(db: apsw.Connection) -> dict[int, str | None]:
+            now, names = self.now_ms(), sorted(workflows)
+            return sqlite_owners.due(db, now, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
 
-    def renew(self, owner: str, *, ttl_ms: int, doing: Mapping[int, bytes] = {}) -> set[int]:
-        def prolong(db: apsw.Connection) -> set[int]:
-            bulk(db, "note_doing", [(no, owner, what) for no, what in doing.items()])
-            given = {"owner": owner, "until_ms": self.now_ms() + ttl_ms}
-            found: list[Any] = db.execute(QUERIES["renew"], given).fetchall()
-            return {no for (no,) in found}
+        if not workflows or not self._looked(found):  # whoever only looks keeps no other from writing
+            return []
+        return self._transact(
+            lambda db: sqlite_owners.claim_all(db, self.now_ms(), found(db), owner=owner, ttl_ms=ttl_ms)
+        )
 
-        return self._write(lambda db: _in_transaction(db, lambda: prolong(db)))
+    def owners(self) -> list[str]:
+        return [owner for (owner,) in self._ask(QUERIES["owners"], ())]
+
+    def renew(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        doing: Mapping[int, bytes] = {},
+        waiting: Mapping[int, bytes | None] = {},
+    ) -> set[int]:
+        return self._transact(
+            lambda db: sqlite_owners.renew(db, self.now_ms(), owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
+        )
 
     def cancel(self, id: str) -> RunRow | None:
-        def end(db: apsw.Connection) -> RunRow | None:
-            db.execute(QUERIES["cancel"], {"id": id, "now_ms": self.now_ms()})
-            found = db.execute(QUERIES["run_of_id"], {"id": id}).fetchall()
-            return _run_row(found[0]) if found else None
+        return self._transact(lambda db: sqlite_owners.cancel(db, self.now_ms(), id))
 
-        return self._write(lambda db: _in_transaction(db, lambda: end(db)))
+    def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
+        return self._transact(lambda db: sqlite_owners.send(db, self.now_ms(), id, name, value, key))
+
+    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+        found = self._ask(QUERIES["signals"], {"run_no": run_no, "after": after})
+        return [Signal(**dict(zip(Signal.__struct_fields__, row, strict=True))) for row in found]
+
+    def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for some in pieces(list(run_nos), 1000):
+            found.update(self._ask(listing("wakes", len(some)), items(some)))
+        return found
+
+    def listen(self, seconds: float) -> None:
+        until, before = time.monotonic() + seconds, self.stamp()
+        while (left := until - time.monotonic()) > 0 and self.stamp() == before:
+            time.sleep(min(LISTEN_S, left))
 
     # -- reading -------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> RunRow | None:
         found = self._ask(QUERIES["run_of_id"], {"id": id})
-        return _run_row(found[0]) if found else None
+        return run_row(found[0]) if found else None
 
     def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
         given = {
@@ -185,14 +253,13 @@ class SQLiteStore:
             "after": _NEWEST if after is None else after,
         }
         if status is None:
-            return [_run_row(row) for row in self._ask(QUERIES["runs"], given)]
-        return [_run_row(row) for row in self._ask(QUERIES["runs_of_status"], {**given, "status": status})]
+            return [run_row(row) for row in self._ask(QUERIES["runs"], given)]
+        return [run_row(row) for row in self._ask(QUERIES["runs_of_status"], {**given, "status": status})]
 
     def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
         sums = {no: Spent() for no in run_nos}
         for some in pieces(list(sums), 1000):
-            text = QUERIES["spent"].replace(":list", ", ".join("?" * len(some)))
-            for no, tokens, usd, steps, saves, last_ms in self._ask(text, some):
+            for no, tokens, usd, steps, saves, last_ms in self._ask(listing("spent", len(some)), items(some)):
                 sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
         return sums
 
@@ -268,6 +335,9 @@ class SQLiteStore:
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
+    def _transact(self, work: Callable[[apsw.Connection], T]) -> T:
+        return self._write(lambda db: _in_transaction(db, lambda: work(db)))
+
     def _open_writer(self) -> apsw.Connection:
         self._note_process()
         self._writer = db = open_to_write(self.path, verify=not self._verified, vfs=self._vfs)
@@ -292,10 +362,14 @@ class SQLiteStore:
             self._failed.append(db)
 
     def _ask(self, text: str, given: Any, taken: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
+        return self._looked(lambda db: taken(db.execute(text, given))) or []
+
+    def _looked(self, look: Callable[[apsw.Connection], T]) -> T | None:
+        """None as long as there is no file."""
         with self._read_lock:
             try:
                 db = self._reader or self._open_reader()
-                found = [] if db is None else taken(db.execute(text, given))
+                found = None if db is None else look(db)
                 if db is not None and db.readonly("main"):
                     db.close()
                     self._reader = None
@@ -408,10 +482,6 @@ def _admitted(
 def _is_done(run: RunRow, finish: Finish) -> bool:
     """Whether a finish sent again is the one that stands."""
     return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
-
-
-def _run_row(row: Sequence[Any]) -> RunRow:
-    return RunRow(**dict(zip(_RUN_FIELDS, row, strict=True)))
 
 
 # SQLite keeps one list of open files and locks for the whole process. A child inherits the list, but not the

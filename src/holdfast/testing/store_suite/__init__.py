@@ -18,6 +18,7 @@ import pytest
 from .life import Life
 from .news import Telling
 from .owners import Owners
+from .queues import Queues
 from .records import Records
 from .rows import Clock, MakeStore, append, at_once, checkpoint, claim, create, finish, news, numbers, run_row
 
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-class StoreSuite(Records, Owners, Telling, Life):
+class StoreSuite(Records, Owners, Queues, Telling, Life):
     @pytest.fixture
     def make_store(self) -> MakeStore:
         raise NotImplementedError("give the class a fixture make_store")

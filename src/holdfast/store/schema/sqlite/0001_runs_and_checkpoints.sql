@@ -10,6 +10,9 @@ CREATE TABLE run (
     python TEXT NOT NULL,
     module TEXT NOT NULL,
     file TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    parent_no INTEGER,
     status TEXT NOT NULL,
     deaths INTEGER NOT NULL,
     owner TEXT,
@@ -17,12 +20,15 @@ CREATE TABLE run (
     lease_until_ms INTEGER NOT NULL,
     created_ms INTEGER NOT NULL,
     updated_ms INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL,
+    wakes INTEGER NOT NULL,
     fingerprint BLOB NOT NULL,
     seed BLOB NOT NULL,
     inputs BLOB NOT NULL,
     state BLOB,
     result BLOB,
     error BLOB,
+    waiting BLOB,
     doing BLOB,
     checksum INTEGER NOT NULL,
     end_checksum INTEGER NOT NULL
@@ -31,6 +37,12 @@ CREATE UNIQUE INDEX run_id ON run (id);
 CREATE INDEX run_status ON run (status);
 -- Only owned runs are in it: as small as the number of live runs, however many there ever were.
 CREATE INDEX run_owner ON run (owner) WHERE owner IS NOT NULL;
+-- What workers look for. Runs that wait for a time are apart, so that however many sleep, nobody steps over them.
+CREATE INDEX run_ready ON run (queue, priority DESC, no)
+    WHERE owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting');
+CREATE INDEX run_timed ON run (queue, due_ms)
+    WHERE owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting');
+CREATE INDEX run_parent ON run (parent_no) WHERE parent_no IS NOT NULL;
 
 -- A plain table in the order of writing: rows of many runs committed together share their pages.
 -- Clustered by run, each of them would dirty a page of its own. The blobs come last, so that
@@ -70,6 +82,19 @@ CREATE TABLE claim (
     doing BLOB,
     PRIMARY KEY (run_no, epoch)
 ) WITHOUT ROWID;
+
+-- The mailboxes. What has been taken out of them is told by the checkpoints of kind "signal".
+CREATE TABLE signal (
+    run_no INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    key TEXT,
+    value BLOB NOT NULL,
+    sent_ms INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (run_no, n)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX signal_key ON signal (run_no, key) WHERE key IS NOT NULL;
 
 -- What running code tells those who watch. Nothing here is history: rows are deleted as new ones come, and a while
 -- after the run's end.
