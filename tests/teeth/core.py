@@ -44,8 +44,8 @@ PLANTED = [
     Plant(
         "a claim leaves the epoch as it is",
         "src/holdfast/store/queries.sql",
-        "UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running'",
-        "UPDATE run SET owner = :owner, status = 'running'",
+        "UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running'",
+        "UPDATE holdfast.run SET owner = :owner, status = 'running'",
         [SUITE + "::TestSQLite"],
     ),
     Plant(
