@@ -68,7 +68,10 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@{HOST}:{self.port}/postgres"
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://postgres@{HOST}:{self.port}/{database}"
 
     @property
     def running(self) -> bool:

@@ -30,12 +30,14 @@ class Cut:
     """``turns``: how many more turns like this go through, of those whose SQL has ``about`` in it.
 
     ``when``: "asked", the server never hears of the turn; "answered", the client never hears of its answer, which
-    is there whole. ``done`` is set when the connection is cut.
+    is there whole. With ``parts`` nobody gets through from then on, until ``Proxy.resume``. ``done`` is set when the
+    connection is cut.
     """
 
     about: str
     turns: int
     when: When
+    parts: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -76,11 +78,14 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@{HOST}:{self.port}/postgres"
+        return self.url_of("postgres")
 
-    def cut(self, about: str = "", turns: int = 0, when: When = "answered") -> Cut:
+    def url_of(self, database: str) -> str:
+        return f"postgresql://postgres@{HOST}:{self.port}/{database}"
+
+    def cut(self, about: str = "", turns: int = 0, when: When = "answered", *, parts: bool = False) -> Cut:
         """Cut the connection of the first turn about ``about`` that follows on ``turns`` others."""
-        cut = Cut(about, turns, when)
+        cut = Cut(about, turns, when, parts)
         self._on_loop(lambda: self._cuts.append(cut))
         return cut
 
@@ -142,6 +147,11 @@ class Proxy:
                     return
                 cut.turns -= 1
 
+    def _ended(self, cut: Cut) -> None:
+        if cut.parts:
+            self._flowing.clear()
+        cut.done.set()
+
 
 class _Line:
     """One client's connection, and the one to the server that belongs to it."""
@@ -199,8 +209,7 @@ class _Line:
                 self._asked.clear()
                 self._proxy._begun(turn)
                 if turn.cut is not None and turn.cut.when == "asked":
-                    turn.cut.done.set()
-                    return
+                    return self._proxy._ended(turn.cut)
                 self._unanswered.append(turn)
             writer.write(message)
             await writer.drain()
@@ -226,8 +235,7 @@ class _Line:
             if kind == _READY and self._unanswered:
                 self._unanswered.popleft()
                 if cut is not None:
-                    cut.done.set()
-                    return
+                    return self._proxy._ended(cut)
             if cut is None:
                 writer.write(message)
                 await writer.drain()

@@ -17,7 +17,7 @@ from tests.servers.cluster import Cluster
 from tests.servers.postgres import Mode, PostgresServer
 from tests.servers.proxy import Proxy
 
-APPENDS = "checkpoint"  # what the SQL of a commit that counts has in it
+APPENDS = ".checkpoint ("  # what the SQL has in it that writes checkpoints
 HOUR_S = 3600.0
 LONGEST_S = 1.0  # after which nothing more happens
 
@@ -72,10 +72,10 @@ class Network(Ground):
         self._databases += 1
         name = f"machines_{self._databases}"
         self.server.sql(f"CREATE DATABASE {name}")
-        self.url = self.server.url.removesuffix("postgres") + name
+        self.url = self.server.url_of(name)
         self._ways = ExitStack()
         proxies = [self._ways.enter_context(Proxy(self.server.port)) for _ in range(machines)]
-        self.urls = [proxy.url.removesuffix("postgres") + name for proxy in proxies]
+        self.urls = [proxy.url_of(name) for proxy in proxies]
         self.ahead_s = [chance.choice([-HOUR_S, 0.0, HOUR_S]) for _ in range(machines)]
         self._cuts = [
             proxy.cut(APPENDS, turns=chance.randrange(30), when=chance.choice(["answered", "answered", "asked"]))

@@ -31,7 +31,7 @@ import msgspec
 from holdfast import codec, execution
 from holdfast.app import Holdfast
 from holdfast.definition import Definition
-from holdfast.store import Batch, Committed, Store, open_store
+from holdfast.store import Batch, Committed, Store, Taken, open_store
 from holdfast.workflow import Call
 
 from .ledger import Ledger, Observed
@@ -121,6 +121,8 @@ class CrashingStore:
                 self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
             elif name == "claim" and result is not None:
                 self._claimed[result.no] = result.epoch
+            elif name == "claim_due":
+                self._claimed.update((taken.row.no, taken.row.epoch) for taken in cast("list[Taken]", result))
             elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
                 self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
             self._maybe_die(name, n, "after")
