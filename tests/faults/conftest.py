@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
+from tests.torture.grounds import one_server
 
 SEED = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1_000_000))
 _numbers = itertools.count(1)
@@ -27,12 +25,8 @@ def seed() -> int:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-faults-"))
-    server = PostgresServer(folder)
-    server.start()
-    yield server
-    server.stop("immediate")
-    shutil.rmtree(folder)
+    with one_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -135,3 +135,26 @@ def test_an_end_is_written_once(parted: Parted, when: When) -> None:
     assert parted.answer_to(sending).fenced == (set() if when == "answered" else {cancelled.no})
     found = [parted.new.get(id) for id in ("a", "b")]
     assert [run.status for run in found if run is not None] == ["done" if when == "answered" else "cancelled", "done"]
+
+
+# -- a client that is paused, or whose machine is gone -------------------------------------------------------
+
+TAKEN_OVER_S = 11.0  # the lease, and a second
+
+
+def test_who_is_paused_in_a_transaction_does_not_keep_a_run(parted: Parted, proxy: Proxy) -> None:
+    """A transaction that is left open holds the locks of its rows; the server does not wait for it for ever."""
+    # Rows that stand already are looked at run by run, in a transaction of several statements.
+    again = Batch(appends=[checkpoint(run.no, 1) for run in parted.runs])
+    cut = proxy.cut("COMMIT", when="held")
+    sending = threading.Thread(target=parted.old.commit, args=(again,))
+    sending.start()
+    assert cut.done.wait(10)
+    taking = threading.Thread(target=claim, args=(parted.new, parted.runs[0]), kwargs={"owner": "new"})
+    taking.start()
+    taking.join(TAKEN_OVER_S)
+    waits = taking.is_alive()
+    proxy.resume()
+    sending.join(20)
+    taking.join(20)
+    assert not waits, f"a claim waited {TAKEN_OVER_S} s for a transaction that nobody goes on with"

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from .postgres import HOST
 
-When = Literal["asked", "answered"]
+When = Literal["asked", "answered", "held"]
 
 _ENCRYPTION = {80877103, 80877104}  # requests for TLS and GSSAPI, which are refused
 _CANCEL = 80877102
@@ -30,8 +30,8 @@ class Cut:
     """``turns``: how many more turns like this go through, of those whose SQL has ``about`` in it.
 
     ``when``: "asked", the server never hears of the turn; "answered", the client never hears of its answer, which
-    is there whole. With ``parts`` nobody gets through from then on, until ``Proxy.resume``. ``done`` is set when the
-    connection is cut.
+    is there whole; "held", nothing is cut, the turn stays on its way as from a client that is paused. With ``parts``
+    (and when it is held) nobody gets through from then on, until ``Proxy.resume``. ``done`` is set when it happened.
     """
 
     about: str
@@ -148,7 +148,7 @@ class Proxy:
                 cut.turns -= 1
 
     def _ended(self, cut: Cut) -> None:
-        if cut.parts:
+        if cut.parts or cut.when == "held":
             self._flowing.clear()
         cut.done.set()
 
@@ -210,6 +210,10 @@ class _Line:
                 self._proxy._begun(turn)
                 if turn.cut is not None and turn.cut.when == "asked":
                     return self._proxy._ended(turn.cut)
+                if turn.cut is not None and turn.cut.when == "held":
+                    self._proxy._ended(turn.cut)
+                    turn.cut = None
+                    await self._proxy._flowing.wait()
                 self._unanswered.append(turn)
             writer.write(message)
             await writer.drain()

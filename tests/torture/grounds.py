@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,10 @@ class Ground(ABC):
     urls: list[str] = field(default_factory=list)
     ahead_s: list[float] = field(default_factory=list)  # the wall clock of each machine
     happened: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
 
     @abstractmethod
     def open(self, folder: Path, machines: int, chance: random.Random) -> None:
@@ -144,6 +150,26 @@ class Standby(Ground):
     def leave(self) -> None:
         self.close()
         self._cluster.stop()
+
+
+@contextmanager
+def one_server() -> Iterator[PostgresServer]:
+    """In a folder that its own user can reach; it syncs to the disk, since it is made to crash."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-grounds-"))
+    server = PostgresServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def grounds() -> Iterator[dict[str, Ground]]:
+    """Every kind by its name."""
+    with one_server() as server:
+        yield {each.name: each for each in (File(), Network(server), Standby())}
 
 
 class Timers:

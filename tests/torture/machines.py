@@ -32,6 +32,7 @@ class Plan(msgspec.Struct):
     urls: list[str]
     ahead_s: list[float]
     one_host: bool
+    lease_ms: int = LEASE_MS
 
     def write(self, folder: Path) -> None:
         (folder / "plan.json").write_bytes(msgspec.json.encode(self))
@@ -57,10 +58,9 @@ def learn(campaign: Campaign) -> Reply:
 
 def of_seed(seed: int, ground: Ground, plain: Reply) -> Case:
     """Two machines, each killed and stopped a few times. The moments are drawn from the seed; what they hit is not."""
-    kind = type(ground).__name__.lower()
 
     def lives(campaign: Campaign, folder: Path) -> Generator[Any, Any, list[str]]:
-        chance = random.Random(f"machines {kind} {seed}")
+        chance = random.Random(f"machines {ground.name} {seed}")
         ground.open(folder, MACHINES, chance)
         try:
             Plan(ground.urls, ground.ahead_s, one_host=chance.random() < 0.5).write(folder)
@@ -71,7 +71,7 @@ def of_seed(seed: int, ground: Ground, plain: Reply) -> Case:
         finally:
             ground.leave()
 
-    return Case(f"machines {kind} {seed}", lives)
+    return Case(f"machines {ground.name} {seed}", lives)
 
 
 def _machine(campaign: Campaign, folder: Path, n: int, seed: int, replies: dict[int, Reply]) -> Lane:

@@ -25,6 +25,8 @@ class Tally:
     accepted: int = 0
     written: int = 0
     takeovers: int = 0
+    scenes: int = 0
+    seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
     @property
@@ -44,12 +46,13 @@ def campaign(url: str, attempts: int, seed: int, until: float | None = None) -> 
     tally = Tally()
     old, new = open_store(url), open_store(url)
     try:
-        turn = 0
+        began = time.monotonic()
         while tally.attempts < attempts and (until is None or time.monotonic() < until):
-            turn += 1
-            scene = _Scene(old, new, [f"zombies {seed} {turn} {n}" for n in range(RUNS)], tally)
+            tally.scenes += 1
+            scene = _Scene(old, new, [f"zombies {seed} {tally.scenes} {n}" for n in range(RUNS)], tally)
             for _ in range(ROUNDS):
                 scene.play(chance)
+        tally.seconds = time.monotonic() - began
     finally:
         old.close()
         new.close()
