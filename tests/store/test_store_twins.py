@@ -4,7 +4,8 @@ Hypothesis makes the histories up: queues, sleepers, mailboxes, families and los
 from __future__ import annotations
 
 import itertools
-import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,19 +29,17 @@ known = st.sampled_from([(), WORKFLOWS[:1], WORKFLOWS, WORKFLOWS])
 
 
 class Twins(RuleBasedStateMachine):
-    url: str
+    new_url: Callable[[], str]
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.folder = tempfile.TemporaryDirectory()
-        place = self.url.format(folder=self.folder.name, name=next(_names))
-        self.stores: list[Store] = [open_store("memory://", clock=self.clock), open_store(place, clock=self.clock)]
+        urls = ("memory://", self.new_url())
+        self.stores: list[Store] = [open_store(url, clock=self.clock) for url in urls]
 
     def teardown(self) -> None:
         for store in self.stores:
             store.close()
-        self.folder.cleanup()
 
     def _same(self, ask: Any) -> Any:
         """``ask`` of each store, given its own number of each run; what the reference answers."""
@@ -157,13 +156,14 @@ def _named(answer: Any, names: dict[int, str]) -> Any:
     return answer
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{folder}/twin-{name}.db"])
-def test_every_store_is_as_the_reference(url: str) -> None:
-    machine = type("Twin", (Twins,), {"url": url})
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_every_store_is_as_the_reference(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    new_url = request.getfixturevalue("new_schema") if kind == "postgres" else lambda: f"{tmp_path}/{next(_names)}.db"
+    machine = type("Twin", (Twins,), {"new_url": staticmethod(new_url)})
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=150,
+            max_examples=150 if kind == "sqlite" else 40,  # there each makes its tables anew
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

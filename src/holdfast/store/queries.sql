@@ -191,25 +191,28 @@ ORDER BY priority DESC, no LIMIT :limit
 
 -- name: due/postgres
 -- Each part locks what it finds and passes over what another worker has locked; what is left over is let go at the end
--- of the transaction. The last columns say whose it was.
+-- of the transaction. The last column says how its owner was lost.
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, lost
 FROM (
-    (SELECT * FROM holdfast.run
-    WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
-    ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
+        WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+        ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS ready
     UNION ALL
-    (SELECT * FROM holdfast.run
-    WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
-        AND due_ms <= :now_ms
-    ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT * FROM (SELECT *, NULL FROM holdfast.run
+        WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+            AND due_ms <= :now_ms
+        ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS timed
     UNION ALL
-    (SELECT * FROM holdfast.run
-    WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms OR owner IN (:dead))
-        AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
-    ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT * FROM (SELECT *, CASE WHEN owner IN (:dead) THEN 'died' ELSE 'lapsed' END FROM holdfast.run
+        WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms OR owner IN (:dead))
+            AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+        ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
 ) AS found
 ORDER BY priority DESC, no LIMIT :limit
+
+-- name: lock_queue/postgres
+SELECT CAST(pg_advisory_xact_lock(:number) AS TEXT)
 
 -- name: living/postgres
 SELECT count(*) FROM holdfast.run
@@ -220,7 +223,7 @@ WHERE queue = :queue AND owner IS NOT NULL AND lease_until_ms > :now_ms AND NOT 
 SELECT no, queue, priority, status, workflow, owner, lease_until_ms FROM holdfast.run WHERE owner IS NOT NULL
 
 -- name: owners
-SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL
+SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL ORDER BY owner
 
 -- name: renew
 UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms WHERE owner = :owner RETURNING no
@@ -277,8 +280,20 @@ SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN holdfast.run AS r
 WHERE r.no = v.column1 AND r.epoch = v.column2 AND r.owner IS NOT NULL
 ON CONFLICT (run_no, epoch, n) DO NOTHING
 
+-- name: tell/postgres
+-- Whoever tells does not wait for the disk; the setting ends with the statement's transaction.
+-- rows: as tell
+INSERT INTO holdfast.news (run_no, epoch, n, count, data)
+SELECT v.* FROM (VALUES :rows) AS v JOIN holdfast.run AS r ON r.no = v.column1 AND r.epoch = v.column2 AND r.owner IS NOT NULL
+    CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS eased
+ON CONFLICT (run_no, epoch, n) DO NOTHING
+
 -- name: forget_news
 DELETE FROM holdfast.news WHERE run_no = :run_no AND (epoch < :epoch - 1 OR (epoch = :epoch AND n <= :n))
+
+-- name: forget_news/postgres
+DELETE FROM holdfast.news USING (SELECT set_config('synchronous_commit', 'off', true)) AS eased
+WHERE run_no = :run_no AND (epoch < :epoch - 1 OR (epoch = :epoch AND n <= :n))
 
 -- name: news
 SELECT run_no, epoch, n, count, data FROM holdfast.news
@@ -289,3 +304,21 @@ ORDER BY epoch, n
 DELETE FROM holdfast.news
 WHERE run_no IN (SELECT r.no FROM holdfast.run AS r
     WHERE r.no IN (SELECT DISTINCT run_no FROM holdfast.news) AND r.owner IS NULL AND r.updated_ms < :now_ms - :idle_ms)
+
+-- name: clear_news/postgres
+DELETE FROM holdfast.news AS told
+USING holdfast.run AS r, (SELECT set_config('synchronous_commit', 'off', true)) AS eased
+WHERE r.no = told.run_no AND r.owner IS NULL AND r.updated_ms < :now_ms - :idle_ms
+
+-- name: now/postgres
+SELECT :now_ms
+
+-- name: stamp/postgres
+-- What is visible: another one, as soon as anything was committed.
+SELECT CAST(pg_current_snapshot() AS TEXT)
+
+-- name: notify/postgres
+SELECT CAST(pg_notify(:channel, '') AS TEXT)
+
+-- name: schema_number/postgres
+SELECT count(*) FROM holdfast.migration
