@@ -12,17 +12,20 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from . import branches, clock, codec, lease
+from . import branches, clock, codec
+from .admission import refuse_id, was_cancelled
 from .background import BackgroundLoop
 from .claiming import POLL_S
-from .errors import CodecError, Diverged, HoldfastError, NotFound, StepFailed
-from .execution import Execution, was_cancelled
+from .errors import CodecError, Diverged, HoldfastError, Mismatch, NotFound, StepFailed, VersionMismatch
+from .execution import Execution
 from .failure import Failure
 from .journal import Journal
+from .lease import Lease, owner_name
 from .logs import RunLog
 from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
 from .session import Session
 from .store import Store, open_store
+from .submitting import submit
 from .watching import Pulse, watch
 from .workflow import Call, no_call
 
@@ -32,13 +35,17 @@ T = TypeVar("T")
 DEFAULT_URL = "sqlite:///holdfast.db"
 
 
-def open(url: str | os.PathLike[str] | None = None) -> Holdfast:
+def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
     ``url``: a path, ``sqlite:///…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
+
+    ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
+    third of them; where another machine has to take over, it waits so long.
     """
-    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL))
+    term = Lease(lease)
+    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
 
 
 _imported: str | None = None
@@ -61,10 +68,13 @@ class Holdfast:
     ``async with``, ``with``, or ``aclose()``/``close()``. Closing unloads what still runs: the same line resumes it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lease: Lease | None = None) -> None:
         self._store = store
+        self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None
+        self._serving = False  # in a worker
+        self._heard: Callable[[set[int] | None], None] | None = None  # told of each heartbeat, on the journal's thread
         self._closing = self._closed = False
         self._reset()
         _all.add(self)
@@ -89,7 +99,7 @@ class Holdfast:
     def owner(self) -> str:
         """The name under which this ``Holdfast`` owns runs."""
         if self._owner is None:
-            self._owner = lease.owner_name()
+            self._owner = owner_name()
         return self._owner
 
     # -- running -------------------------------------------------------------------------------------------
@@ -116,6 +126,17 @@ class Holdfast:
             execution.outcome.result()  # it could not be claimed: say so here
         return await self.get(id)
 
+    async def submit(
+        self, call: Call[Any], id: str | None = None, *, queue: str | None = None, priority: int = 0, delay: float = 0
+    ) -> Run:
+        """Leave a run to the workers; it is ``queued`` until one of them (or ``hf.run``) begins it.
+
+        The same id with the same work is the same run: it is returned as it is. A missing id is a new random one, the
+        same on every resume where a run's own code submits. ``queue``: default that of the workflow. ``priority``:
+        higher ones are begun first. ``delay``: seconds until a worker may begin it. Raises ``Mismatch``,
+        ``CodecError``, ``StoreError``."""
+        return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
+
     async def _begun(
         self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
     ) -> Execution:
@@ -129,8 +150,7 @@ class Holdfast:
         if not isinstance(call, Call):
             raise TypeError(no_call(call))
         call.take()  # also where it is refused below: that is told by an error already
-        if not isinstance(id, str) or not id.strip() or not id.isprintable():
-            raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
+        refuse_id(id)
         if state is not None and not isinstance(state, Mapping):
             raise TypeError(f"state= must be a mapping, the initial state of a new run, got {state!r}")
         self._check_open(for_more=True)
@@ -144,10 +164,13 @@ class Holdfast:
                 return live
             execution = Execution(self, call, id, dict(state) if state else None, wait)
             execution.detached = detached
-            self._live[id] = execution
-        _workflows[call.definition.name] = weakref.ref(call.definition)
-        execution.launch()
+            self._begin(execution)
         return execution
+
+    def _begin(self, execution: Execution) -> None:
+        self._live[execution.id] = execution
+        _workflows[execution.definition.name] = weakref.ref(execution.definition)
+        execution.launch()
 
     def _ended(self, execution: Execution) -> None:
         with self._lock:
@@ -285,7 +308,7 @@ class Holdfast:
                 if self._journal_now is None or self._journal_now.failed:
                     gone, self._journal_now = (
                         self._journal_now,
-                        Journal(self._store, self.owner, _teller(self), _asker(self)),
+                        Journal(self._store, self.owner, self._lease, _teller(self), _asker(self)),
                     )
                     if self._finalizer is not None:
                         self._finalizer.detach()
@@ -310,6 +333,8 @@ class Holdfast:
             execution.renewed(held, began, deadline)
         for session in list(self._sessions.values()):
             session.renewed(held, began, deadline)
+        if self._heard is not None:
+            self._heard(held)
 
     def _doing(self) -> dict[int, bytes]:
         """By number of the run: what it has in flight, where that is not what was told before."""
@@ -366,7 +391,9 @@ class Holdfast:
         self.close()
 
 
-_PARKED: dict[str, type[HoldfastError]] = {"Diverged": Diverged, "CodecError": CodecError}
+_PARKED: dict[str, type[HoldfastError]] = {
+    error.__name__: error for error in (CodecError, Diverged, Mismatch, VersionMismatch)
+}
 _all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
 _workflows: dict[str, weakref.ref[Any]] = {}
 

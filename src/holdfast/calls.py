@@ -140,6 +140,8 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()
+    if run.quiet is not None and (frame.step is None or not frame.step.in_step):
+        await run.hold()
     return await _execute(call, execute, _row_of(call, inputs, digest), inputs)
 
 
@@ -221,7 +223,7 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
     run, task = call.frame.run, asyncio.current_task()
     assert task is not None
     began = clock.monotonic()
-    progress = StepProgress(row)
+    progress = StepProgress(row, call.frame.step)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
@@ -244,6 +246,8 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
         await _recorded(call, row, change)
     finally:
         run.under_way.pop(id(row), None)
+        if run.quiet is not None:
+            run.tell_if_quiet()
     if run.observer is not None:
         run.observer("executed", run, row)
     if not run.durable:

@@ -109,10 +109,9 @@ class Claiming:
 
     async def _take(self, row: RunRow, dead: bool) -> RunRow | None:
         lost = None if row.owner in (None, self._home.owner) else "died" if dead else "lapsed"
-        take = partial(
-            self._home._store.claim, row.no, row.epoch, owner=self._home.owner, ttl_ms=lease.TTL_MS, lost=lost
-        )
-        return await self._home._read(take)
+        home = self._home
+        take = partial(home._store.claim, row.no, row.epoch, owner=home.owner, ttl_ms=home._lease.ttl_ms, lost=lost)
+        return await home._read(take)
 
     async def _loaded(self, row: RunRow) -> list[Checkpoint]:
         try:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease
+from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
 from .claiming import Claimed, Claiming
-from .definition import PYTHON, other_version
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -22,7 +21,6 @@ from .errors import (
     Mismatch,
     StepFailed,
     StoreError,
-    VersionMismatch,
 )
 from .failure import Failure
 from .logs import RunLog
@@ -40,14 +38,22 @@ class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
-def was_cancelled(id: str) -> Cancelled:
-    return Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
-
-
 class Execution:
     """One way of a run through this process, on the loop that began it; ``outcome`` may be waited for from any."""
 
-    def __init__(self, home: Holdfast, call: Call[Any], id: str, state: dict[str, Any] | None, wait: bool) -> None:
+    is_waiting = False
+    waiting_changed: Callable[[Execution], None] | None = None
+
+    def __init__(
+        self,
+        home: Holdfast,
+        call: Call[Any],
+        id: str,
+        state: dict[str, Any] | None,
+        wait: bool,
+        *,
+        claimed: Claimed | None = None,
+    ) -> None:
         self.home = home
         self.call = call
         self.id = id
@@ -65,6 +71,8 @@ class Execution:
         self.lease_began = 0.0
         self.inputs = call.inputs()
         self.fingerprint = codec.fingerprint(self.inputs)
+        self.retry_after_ms = 0  # handed back unfinished, it is not to be taken by a worker sooner
+        self._taken = claimed  # by a worker, which has asked already whether it may go on
         self._driver: asyncio.Task[None] | None = None
 
     def refuse_other(self, call: Call[Any]) -> None:
@@ -104,6 +112,9 @@ class Execution:
             self.loop.call_soon_threadsafe(driver.cancel)
             await self.outcome.over()
 
+    async def suspend(self) -> bool:
+        return False
+
     async def _drive(self) -> None:
         try:
             outcome = await self._driven()
@@ -112,7 +123,7 @@ class Execution:
             if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
             self.outcome.tell(error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) and not self.home._serving:
                 if self._driver is not None:  # the outcome tells it; asyncio need not report a sys.exit once more
                     self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
                 raise
@@ -152,7 +163,7 @@ class Execution:
             home=self.home,
             ignored=set(self._failure.seqs) if self._failure is not None else set(),
         )
-        run.lease_deadline = self.lease_began + lease.SELF_STOP * lease.TTL_MS / 1000
+        run.lease_deadline = self.lease_began + self.home._lease.trusted_s
         run.confirm_lease = self._confirm_lease
         driver = asyncio.current_task()
         assert driver is not None
@@ -172,25 +183,17 @@ class Execution:
     # -- claiming ------------------------------------------------------------------------------------------
 
     async def _claim(self) -> Claimed:
-        new = RunRow(
-            id=self.id,
-            workflow=self.definition.name,
-            version=self.definition.version,
-            python=PYTHON,
-            module=self.definition.function.__module__,
-            file=self.definition.code.co_filename,
-            inputs=self.call.encoded(),
-            fingerprint=self.fingerprint,
-            state=codec.encode(self.state, codec.Types.none, "the initial state", root="state") if self.state else None,
-            seed=os.urandom(16),
-            owner=self.home.owner,
-            lease_until_ms=lease.TTL_MS,
-        )
+        if self._taken is not None:
+            return self._taken
+        new = new_row(self.call, self.inputs, self.id, self.state)
+        new.owner, new.lease_until_ms = self.home.owner, self.home._lease.ttl_ms
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
     def _admit(self, row: RunRow, waited: bool) -> None:
         """Whether the run found under this id is the one meant, and may go on."""
-        self._check_same(row)
+        refuse_other_work(row, self.definition, self.inputs)
+        if row.status == "cancelled":
+            raise was_cancelled(self.id)
         if row.status == "done":
             return
         if waited:
@@ -198,11 +201,11 @@ class Execution:
         if row.status == "failed" and waited:
             failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
             raise StepFailed(row.workflow, failure.type, failure.message)
-        self._check_version(row)
+        refuse_other_version(row, self.definition)
 
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
-        if before is None:
+        if before is None or before.status == "queued":
             self.log.info("started %s", self.definition.name)
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
@@ -210,26 +213,6 @@ class Execution:
             self.log.warning("taken over from %s, which %s; %s", process, why, found)
         else:
             self.log.info("resumed with %s", found)
-
-    def _check_same(self, row: RunRow) -> None:
-        if row.workflow != self.definition.name:
-            what = f"workflow {row.workflow!r}" if row.workflow else "a session"
-            raise Mismatch(
-                f"run {self.id!r} belongs to {what}, not to {self.definition.name!r}. Nothing was changed; choose "
-                "another id."
-            )
-        if row.fingerprint != self.fingerprint:
-            recorded, now = codec.readable(row.inputs), codec.readable(self.inputs)
-            raise Mismatch(
-                f"run {self.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
-                "choose another id for other work."
-            )
-        if row.status == "cancelled":
-            raise was_cancelled(self.id)
-
-    def _check_version(self, row: RunRow) -> None:
-        if (row.version, row.python) != (self.definition.version, PYTHON):
-            raise VersionMismatch(other_version(self.id, row, self.definition))
 
     def _result(self, row: RunRow) -> Any:
         where = f"run {self.id!r}, its result"
@@ -274,7 +257,7 @@ class Execution:
             self.log.error("stopped: %s", error)
             raise error
         parked = isinstance(error, (Diverged, CodecError))
-        finish = self._handed_back(run)
+        finish = await self._handed_back(run)
         if parked:
             finish.status, finish.error = (
                 "parked",
@@ -291,16 +274,28 @@ class Execution:
             raise asyncio.CancelledError
         raise error
 
-    def _handed_back(self, run: LiveRun) -> Finish:
+    async def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
         error = self._failure.encode() if self._failure is not None else None
-        return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+        if self.retry_after_ms:
+            finish.due_ms = await self.home._read(self.home._store.now_ms) + self.retry_after_ms
+        return finish
 
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = body.exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
-            _tell_stopped(run, f"stopped by {error!r} in its own code", unawaited=self.waiters == 0)
-            await self._committed(self._handed_back(run))
+            how = f"stopped by {error!r} in its own code"
+            finish = await self._handed_back(run)
+            if not self.home._serving:
+                _tell_stopped(run, how, unawaited=self.waiters == 0)
+            else:  # it would stop the next worker too
+                self.log.error("parked: %s", how)
+                finish.status, finish.error = (
+                    "parked",
+                    Failure.of_run(error, cancelled=set(), ignored=run.ignored).encode(),
+                )
+            await self._committed(finish)
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
         value = None

@@ -20,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from . import clock, lease
+from . import clock
 from .errors import Fenced, HoldfastError, StoreError
+from .lease import Lease
 from .news import Bulletin, Newsroom
 from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
@@ -160,11 +161,13 @@ class Journal:
         self,
         store: Store,
         owner: str,
+        lease: Lease,
         renewed: Callable[[set[int] | None, float, float], None],
         doing: Callable[[], dict[int, bytes]],
     ) -> None:
         self.store = store
         self.owner = owner
+        self.lease = lease
         self._renewed = renewed
         self._doing = doing  # what has changed, by run, of what is in flight: it goes along with the leases
         self._queue: SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()
@@ -205,6 +208,11 @@ class Journal:
 
         self.submit(row, loop, done)
         return await waiting
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep the heartbeat going from now on, also while there is nothing to commit."""
+        if loop not in self._ports:
+            self._start(loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
@@ -265,7 +273,7 @@ class Journal:
     # -- the committer's thread ----------------------------------------------------------------------------
 
     def _work(self) -> None:
-        due = time.monotonic() + lease.RENEW_EVERY_S
+        due = time.monotonic() + self.lease.renew_every_s
         look = time.monotonic() + LOOK_EVERY_S
         while True:
             entries, other = self._next(self._newsroom.due(min(due, look)))
@@ -285,7 +293,7 @@ class Journal:
                     doing = self._doing()
                     if now >= due or doing:
                         self._renew(doing)
-                        due = time.monotonic() + lease.RENEW_EVERY_S
+                        due = time.monotonic() + self.lease.renew_every_s
                 if other is not None:
                     other()
             except Exception as error:  # likewise: were this thread to end, the next row would be waited for in vain
@@ -356,10 +364,10 @@ class Journal:
         began = clock.monotonic()
         try:
             alive = self._failed is None
-            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, doing=doing) if alive else None
+            held = self.store.renew(self.owner, ttl_ms=self.lease.ttl_ms, doing=doing) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
-        self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)
+        self._renewed(held, began, began + self.lease.trusted_s)
 
 
 def _batch(entries: list[Entry]) -> Batch:

@@ -29,7 +29,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it stood when it was read. ``status`` is one of ``running waiting done failed cancelled parked``.
+    """One run as it stood when it was read. ``status`` is one of ``queued running waiting done failed cancelled
+    parked``.
 
     ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
     plain data.
@@ -174,12 +175,17 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         created_at=utc(row.created_ms),
         updated_at=utc(max(row.updated_ms, spent.last_ms)),
         steps=spent.steps,
-        resumed=row.epoch - 1 if row.status != "cancelled" else max(0, row.epoch - 2),
+        resumed=times_resumed(row),
         owner=row.owner,
         module=row.module,
         file=row.file,
         _wait=wait,
     )
+
+
+def times_resumed(row: RunRow) -> int:
+    """How often somebody went on with it; a cancellation moves the epoch too."""
+    return max(0, row.epoch - (2 if row.status == "cancelled" else 1))
 
 
 def _error_of(row: RunRow) -> str | None:

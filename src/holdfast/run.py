@@ -89,6 +89,7 @@ class LiveRun:
         self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
+        self.quiet: Callable[[], None] | None = None
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
 
     # -- tasks ---------------------------------------------------------------------------------------------
@@ -177,6 +178,24 @@ class LiveRun:
             for stopped in self.stops:
                 stopped()
         return self.stop
+
+    def drain(self, quiet: Callable[[], None]) -> None:
+        """From now on no step begins, but those that a step in flight calls; ``quiet`` is called when none is left."""
+        self.quiet = quiet
+        self.tell_if_quiet()
+
+    def tell_if_quiet(self) -> None:
+        if self.quiet is not None and not any(
+            row.kind == "step" and row.seq == 0 for row, _ in list(self.under_way.values())
+        ):
+            self.quiet()
+
+    async def hold(self) -> None:
+        """Where a step would begin in a run that is being drained: wait until it is stopped. Raises ``Stop``."""
+        stopped = asyncio.Event()
+        self.stops.append(stopped.set)
+        await stopped.wait()
+        self.check()
 
     @property
     def is_ignoring(self) -> bool:

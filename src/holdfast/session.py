@@ -91,7 +91,7 @@ class Session:
             state=codec.encode(initial, codec.Types.none, "the initial state", root="state") if initial else None,
             seed=os.urandom(16),
             owner=self._home.owner,
-            lease_until_ms=lease.TTL_MS,
+            lease_until_ms=self._home._lease.ttl_ms,
         )
         claimed = await Claiming(self._home, self._journal, new, self._admit, wait=True).claimed()
         before = claimed.before
