@@ -19,12 +19,12 @@ from holdfast.testing.zygote import Crash, Reply
 pytestmark = pytest.mark.crash
 
 
-def works(url: str, ahead_s: list[float], lease_ms: int, crash: Crash | None = None) -> list[list[Claim]]:
+def works(url: str, ahead_s: list[float], lease_s: float, crash: Crash | None = None) -> list[list[Claim]]:
     """Two machines do all of the work, side by side, or the second when the first was killed; each run's claims."""
     claims: list[list[Claim]] = []
 
     def lives(campaign: Campaign, folder: Path) -> Generator[Any, Any, list[str]]:
-        Plan([url, url], ahead_s, one_host=False, lease_ms=lease_ms).write(folder)
+        Plan([url, url], ahead_s, one_host=False, lease_s=lease_s).write(folder)
         replies: dict[int, Reply] = {}
 
         def life(process: int, crash: Crash | None = None) -> Generator[Any, Any, None]:
@@ -48,14 +48,14 @@ def works(url: str, ahead_s: list[float], lease_ms: int, crash: Crash | None = N
 
 
 def test_who_lives_is_not_taken_over_by_a_clock_that_is_ahead(url: str) -> None:
-    claims = works(url, [-HOUR_S, HOUR_S], lease_ms=20_000)
+    claims = works(url, [-HOUR_S, HOUR_S], lease_s=20)
     assert [len(each) for each in claims] == [1] * len(claims)
 
 
 @pytest.mark.parametrize("ahead_s", [[HOUR_S, -HOUR_S], [-HOUR_S, HOUR_S]], ids=["dead one ahead", "dead one behind"])
 def test_who_died_is_taken_over_when_its_lease_lapses(url: str, ahead_s: list[float]) -> None:
     """And not an hour later: the machine that lives has its answer in time."""
-    claims = works(url, ahead_s, lease_ms=1000, crash=Crash("commit", 9, "after"))
+    claims = works(url, ahead_s, lease_s=1, crash=Crash("commit", 9, "after"))
     later = [claim for each in claims for claim in each[1:]]
     assert later and {claim.found for claim in later} == {"lapsed"}
     assert all(claim.claimed_ms - claim.seen_ms < 20_000 for claim in later)

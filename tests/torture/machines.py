@@ -23,16 +23,18 @@ STORE = "tests.torture.machine:store_in"
 MACHINES = 2
 LIVES = 6
 LONGEST_MS = 400.0
-LEASE_MS = 500
+LEASE_S = 1.0
 
 
 class Plan(msgspec.Struct):
-    """Where the store is for each machine, how much its wall clock is ahead, and whether they can see each other."""
+    """Where the store is for each machine, how much its wall clock is ahead, whether they can see each other, and
+    whether the work is left to workers."""
 
     urls: list[str]
     ahead_s: list[float]
     one_host: bool
-    lease_ms: int = LEASE_MS
+    workers: bool = False
+    lease_s: float = LEASE_S
 
     def write(self, folder: Path) -> None:
         (folder / "plan.json").write_bytes(msgspec.json.encode(self))
@@ -63,7 +65,9 @@ def of_seed(seed: int, ground: Ground, plain: Reply) -> Case:
         chance = random.Random(f"machines {ground.name} {seed}")
         ground.open(folder, MACHINES, chance)
         try:
-            Plan(ground.urls, ground.ahead_s, one_host=chance.random() < 0.5).write(folder)
+            one_host, workers = chance.random() < 0.5, chance.random() < 0.5
+            Plan(ground.urls, ground.ahead_s, one_host, workers).write(folder)
+            campaign.findings.injected[f"cases {'left to workers' if workers else 'run'}"] += 1
             replies: dict[int, Reply] = {}
             yield Together([_machine(campaign, folder, n, chance.randrange(10**6), replies) for n in range(MACHINES)])
             ground.close()
@@ -84,7 +88,7 @@ def _machine(campaign: Campaign, folder: Path, n: int, seed: int, replies: dict[
             disturbed["kill_after_ms"] = chance.uniform(2.0, LONGEST_MS)
             if chance.random() < 0.3:
                 disturbed["stop_after_ms"] = chance.uniform(2.0, LONGEST_MS / 2)
-                disturbed["stop_ms"] = chance.uniform(0.2, 1.8) * LEASE_MS
+                disturbed["stop_ms"] = chance.uniform(0.1, 1.5) * LEASE_S * 1000
                 disturbed["kill_after_ms"] += disturbed["stop_after_ms"] + disturbed["stop_ms"]
         reply = yield from campaign.life(folder, process, **disturbed)
         replies[process] = reply

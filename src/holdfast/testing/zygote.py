@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast import codec, execution
+from holdfast import admission, codec
 from holdfast.app import Holdfast
 from holdfast.definition import Definition
 from holdfast.store import Batch, Committed, Store, Taken, open_store
@@ -137,7 +137,7 @@ class CrashingStore:
 
 
 class _FixedSeeds:
-    """The ``os`` of ``holdfast.execution``: each run gets the same seed, so ``uuid4()`` and ``random()`` can be
+    """The ``os`` of ``holdfast.admission``: each run gets the same seed, so ``uuid4()`` and ``random()`` can be
     compared."""
 
     def __getattr__(self, name: str) -> Any:
@@ -189,7 +189,7 @@ def _child(target: _Target, request: Request) -> Reply:
     folder = Path(request.folder)
     ledger = Observed.ledger = Ledger(folder / "ledger.jsonl", request.process)
     store = CrashingStore(open_in(folder, target.factory), ledger, request.crash)
-    execution.__dict__["os"] = _FixedSeeds()
+    admission.__dict__["os"] = _FixedSeeds()
     reply = Reply(request.id)
 
     async def main() -> bytes:
