@@ -74,7 +74,7 @@ class Claiming:
             if before.status == "done":
                 return Claimed(before, [], began, before)
             dead = before.owner is not None and lease.is_dead(before.owner)
-            if dead or self._is_free(before):
+            if dead or await self._is_free(before):
                 began = clock.monotonic()
                 row = await self._take(before, dead)
                 if row is not None:
@@ -104,8 +104,11 @@ class Claiming:
         refuse_damaged(row)
         return row
 
-    def _is_free(self, row: RunRow) -> bool:
-        return row.owner in (None, self._home.owner) or row.lease_until_ms <= self._home._store.now_ms()
+    async def _is_free(self, row: RunRow) -> bool:
+        return row.owner in (None, self._home.owner) or row.lease_until_ms <= await self._now_ms()
+
+    async def _now_ms(self) -> int:
+        return await self._home._read(self._home._store.now_ms)  # which may be asked over a connection
 
     async def _take(self, row: RunRow, dead: bool) -> RunRow | None:
         lost = None if row.owner in (None, self._home.owner) else "died" if dead else "lapsed"

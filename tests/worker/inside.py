@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from holdfast import Holdfast
 from holdfast.lease import Lease
 from holdfast.store import RunRow, Store
 from holdfast.worker import Queue, Worker
+
+STORES = ("memory", "sqlite", "postgres")
+
+
+def url_of(request: pytest.FixtureRequest, folder: Path) -> str:
+    """Of the store that a test is run on: one of ``STORES``, new and empty."""
+    if request.param == "postgres":
+        new_schema: Callable[..., str] = request.getfixturevalue("new_schema")
+        return new_schema()
+    return "memory://" if request.param == "memory" else str(folder / "a.db")
 
 
 @asynccontextmanager

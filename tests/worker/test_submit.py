@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inside import STORES, url_of
 
 import holdfast
 from holdfast import Holdfast, Mismatch, Run, step, workflow
 from holdfast.store import RunRow
 
-URLS = ["memory://", "sqlite"]
 executed: list[str] = []
 
 
@@ -41,9 +41,9 @@ def _nothing_executed() -> None:
     executed.clear()
 
 
-@pytest.fixture(params=URLS)
+@pytest.fixture(params=STORES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "a.db") if request.param == "sqlite" else request.param
+    return url_of(request, tmp_path)
 
 
 @asynccontextmanager

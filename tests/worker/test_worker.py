@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inside import ended, row_of, serving, until
+from inside import STORES, ended, row_of, serving, until, url_of
 from msgspec.structs import replace
 
 import holdfast
 from holdfast import Holdfast, codec, known, lease, step, workflow
 from holdfast import worker as worker_module
+from holdfast.admission import new_row
 from holdfast.failure import Failure
 from holdfast.run import blank_row
 from holdfast.served import deaths_in_a_row
-from holdfast.store import Checkpoint, Claim, RunRow, Store, open_store
+from holdfast.store import Batch, Checkpoint, Claim, RunRow, Store, Taken, open_store
 from holdfast.store.memory import MemoryStore
 from holdfast.worker import Queue
 
@@ -74,9 +75,9 @@ def _fresh() -> Iterator[None]:
     gates.clear()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = open_store("memory://" if request.param == "memory" else tmp_path / "a.db")
+    made = open_store(url_of(request, tmp_path))
     yield made
     made.close()
 
@@ -90,16 +91,12 @@ def owned(store: Store, ids: list[str]) -> int:
     return sum(row_of(store, id).owner is not None for id in ids)
 
 
-def change(store: Store, id: str, **fields: Any) -> None:
-    """Write the row of a run anew, as something else would have written it, with the right checksum."""
-    row = replace(row_of(store, id), **fields)
-    row.checksum = row.compute_checksum()
-    if isinstance(store, MemoryStore):
-        store._data.runs[row.no] = row
-        return
-    given = {**fields, "checksum": row.checksum}
-    setting = ", ".join(f"{name} = :{name}" for name in given)
-    store._transact(lambda db: db.execute(f"UPDATE run SET {setting} WHERE id = :id", {**given, "id": id}))  # type: ignore[attr-defined]
+def planted(store: Store, call: Any, **fields: Any) -> str:
+    """A queued run ``x`` of this call, with a row that differs in these fields."""
+    call.take()
+    row = replace(new_row(call, call.inputs(), "x"), status="queued", epoch=0, **fields)
+    store.commit(Batch(creates=[row]))
+    return "x"
 
 
 # -- what it takes -------------------------------------------------------------------------------------------
@@ -318,50 +315,52 @@ def test_where_two_have_one_name_the_one_of_the_runs_module_is_meant() -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"version": "2"}, "VersionMismatch: run 'run-0' was recorded by version '2' of 'job'"),
-        ({"python": "2.7"}, "VersionMismatch: run 'run-0' was recorded under Python 2.7"),
+        ({"version": "2"}, "VersionMismatch: run 'x' was recorded by version '2' of 'job'"),
+        ({"python": "2.7"}, "VersionMismatch: run 'x' was recorded under Python 2.7"),
         ({"inputs": b"\xc1"}, "CodecError: "),
-        ({"inputs": codec.encode({"wha": "a"}, codec.Types.none, "")}, "Mismatch: run 'run-0': job does not take"),
-        ({"fingerprint": bytes(16)}, "Mismatch: run 'run-0' was started with other arguments"),
-        ({"error": b"\xc1"}, "CodecError: "),
+        ({"inputs": codec.encode({"wha": "a"}, codec.Types.none, "")}, "Mismatch: run 'x': job does not take"),
+        ({"fingerprint": bytes(16)}, "Mismatch: run 'x' was started with other arguments"),
     ],
 )
 def test_what_no_worker_may_guess_is_parked_once(store: Store, fields: dict[str, Any], error: str) -> None:
     async def main() -> None:
-        (id,) = await submitted(store, job("a"))
-        change(store, id, **fields)
+        id = planted(store, job("a"), **fields)
         async with Holdfast(store) as hf, serving(store):
             assert await ended(store, id) == ["parked"]
             await hf.submit(job("b"), id="b")
             assert await ended(store, "b") == ["done"]
+            told = (await hf.get(id)).error
         row = row_of(store, id)
+        assert told is not None and told.startswith(error), told
         assert len(store.claims(row.no)) == 1 and row.owner is None
         assert executed == ["b"]
-        async with Holdfast(store) as hf:
-            told = (await hf.get(id)).error if "error" not in fields else str(Failure.decode(row.error or b"", ""))
-            assert told is not None and told.startswith(error), told
 
     asyncio.run(main())
 
 
 def test_a_damaged_row_is_parked(store: Store) -> None:
+    class Damaging:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def claim_due(self, owner: str, **options: Any) -> list[Taken]:
+            taken = store.claim_due(owner, **options)
+            return [each._replace(row=replace(each.row, seed=b"another")) for each in taken]
+
     async def main() -> None:
-        (id,) = await submitted(store, job("a"))
-        if isinstance(store, MemoryStore):
-            store._data.runs[1].checksum = 1
-        else:
-            store._transact(lambda db: db.execute("UPDATE run SET checksum = 1"))  # type: ignore[attr-defined]
-        async with serving(store):
+        id = planted(store, job("a"))
+        damaging: Any = Damaging()
+        async with serving(damaging):
             assert await ended(store, id) == ["parked"]
         assert "changed or damaged" in str(Failure.decode(row_of(store, id).error or b"", ""))
+        assert executed == []
 
     asyncio.run(main())
 
 
 def test_a_run_parked_for_its_version_goes_on_with_hf_run(store: Store) -> None:
     async def main() -> None:
-        (id,) = await submitted(store, job("a"))
-        change(store, id, version="2")
+        id = planted(store, job("a"), version="2")
         async with serving(store):
             await ended(store, id)
         with pytest.raises(holdfast.VersionMismatch):
@@ -374,6 +373,20 @@ def test_a_run_parked_for_its_version_goes_on_with_hf_run(store: Store) -> None:
 
         async with Holdfast(store) as hf:
             assert await hf.run(newer("a"), id=id) == "A"
+
+    asyncio.run(main())
+
+
+def test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew(store: Store) -> None:
+    """It had failed, was being tried anew, and then met a worker of another version."""
+
+    async def main() -> None:
+        before = Failure("RuntimeError", "before", seqs=[3, 4]).encode()
+        id = planted(store, job("a"), version="2", error=before)
+        async with serving(store):
+            await ended(store, id)
+        failure = Failure.decode(row_of(store, id).error or b"", "")
+        assert (failure.type, failure.seqs) == ("VersionMismatch", [3, 4])
 
     asyncio.run(main())
 
