@@ -83,17 +83,21 @@ def _machine(campaign: Campaign, folder: Path, n: int, seed: int, replies: dict[
     chance = random.Random(seed)
     for life in range(LIVES):
         process = 1 + n + MACHINES * life
-        disturbed: dict[str, float] = {}
-        if life < LIVES - 1:
-            disturbed["kill_after_ms"] = chance.uniform(2.0, LONGEST_MS)
-            if chance.random() < 0.3:
-                disturbed["stop_after_ms"] = chance.uniform(2.0, LONGEST_MS / 2)
-                disturbed["stop_ms"] = chance.uniform(0.1, 1.5) * LEASE_S * 1000
-                disturbed["kill_after_ms"] += disturbed["stop_after_ms"] + disturbed["stop_ms"]
+        disturbed = _disturbed(chance) if life < LIVES - 1 else {}
         reply = yield from campaign.life(folder, process, **disturbed)
         replies[process] = reply
         if not reply.killed:
             return
+
+
+def _disturbed(chance: random.Random) -> dict[str, float]:
+    """Killed soon, or stopped for about as long as a lease lasts and killed some time later."""
+    if chance.random() < 0.6:
+        return {"kill_after_ms": chance.uniform(2.0, LONGEST_MS)}
+    stop_ms = chance.uniform(0.8, 1.5) * LEASE_S * 1000
+    stop_after_ms = chance.uniform(2.0, LONGEST_MS)
+    kill_after_ms = stop_after_ms + stop_ms + chance.uniform(2.0, 2 * LONGEST_MS)
+    return {"stop_after_ms": stop_after_ms, "stop_ms": stop_ms, "kill_after_ms": kill_after_ms}
 
 
 def problems_in(folder: Path, url: str, replies: dict[int, Reply], plain: Reply, campaign: Campaign) -> list[str]:

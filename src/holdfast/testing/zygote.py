@@ -117,18 +117,22 @@ class CrashingStore:
             if name == "commit":
                 self._ledger.write_finishing(cast("Batch", args[0]))
             result = found(*args, **kwargs)
-            if name == "commit":
-                self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
-            elif name == "claim" and result is not None:
-                self._claimed[result.no] = result.epoch
-            elif name == "claim_due":
-                self._claimed.update((taken.row.no, taken.row.epoch) for taken in cast("list[Taken]", result))
-            elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
-                self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
+            self._note(name, args, result)
             self._maybe_die(name, n, "after")
             return result
 
         return counted
+
+    def _note(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """What the store answered, before anyone here can act on it."""
+        if name == "commit":
+            self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
+        elif name == "claim" and result is not None:
+            self._claimed[result.no] = result.epoch
+        elif name == "claim_due":
+            self._claimed.update((taken.row.no, taken.row.epoch) for taken in cast("list[Taken]", result))
+        elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
+            self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
 
     def _maybe_die(self, name: str, n: int, side: str) -> None:
         if self._crash == Crash(name, n, side):
