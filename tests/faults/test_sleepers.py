@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 from tests.crash.processes import Scene
 from tests.servers.proxy import Proxy
+
+import holdfast
+from holdfast import Fenced, step, workflow
+from holdfast.lease import owner_name
+from holdfast.store import open_store
 
 pytestmark = pytest.mark.crash
 
@@ -52,6 +58,53 @@ def test_who_is_cut_off_from_the_store_begins_no_step_and_is_fenced(scene: Scene
     proxy.resume()
     assert scene.ended(lonely, status=3).startswith("error Fenced run 'job' was taken over by")
     _done_by_b(scene)
+
+
+begun: list[str] = []
+
+
+@step
+async def noted(what: str, seconds: float) -> str:
+    begun.append(what)
+    await asyncio.sleep(seconds)
+    return what
+
+
+@workflow(version="1")
+async def early_and_late() -> list[str]:
+    async def later() -> str:
+        await asyncio.sleep(1.5)
+        return await noted("late", 0)
+
+    return await asyncio.gather(noted("early", 60), later())
+
+
+def test_who_is_cut_off_begins_no_step_when_its_lease_is_over(proxy: Proxy, detour: str, url: str) -> None:
+    """Whether it was taken over or not: it cannot know."""
+
+    def take_over() -> None:
+        store = open_store(url)
+        row = store.get("job")
+        assert row is not None and row.lease_until_ms < store.now_ms()
+        assert store.claim(row.no, row.epoch, owner=owner_name(), ttl_ms=60_000, lost="lapsed") is not None
+        store.close()
+
+    async def cut_off() -> None:
+        async with holdfast.open(detour, lease=1) as hf:
+            run = asyncio.ensure_future(hf.run(early_and_late(), id="job"))
+            while not begun:
+                await asyncio.sleep(0.01)
+            proxy.pause()
+            await asyncio.sleep(2.5)
+            assert begun == ["early"]
+            await asyncio.to_thread(take_over)
+            proxy.resume()
+            with pytest.raises(Fenced):
+                await run
+
+    begun.clear()
+    asyncio.run(cut_off())
+    assert begun == ["early"]
 
 
 def _done_by_b(scene: Scene) -> None:

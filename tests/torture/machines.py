@@ -21,7 +21,7 @@ from .grounds import Ground
 TARGET = "tests.torture.machine:work"
 STORE = "tests.torture.machine:store_in"
 MACHINES = 2
-LIVES = 6
+LIVES = 5
 LONGEST_MS = 400.0
 LEASE_S = 1.0
 

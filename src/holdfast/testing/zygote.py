@@ -127,12 +127,12 @@ class CrashingStore:
         """What the store answered, before anyone here can act on it."""
         if name == "commit":
             self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
+        elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
+            self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
         elif name == "claim" and result is not None:
             self._claimed[result.no] = result.epoch
         elif name == "claim_due":
             self._claimed.update((taken.row.no, taken.row.epoch) for taken in cast("list[Taken]", result))
-        elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
-            self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
 
     def _maybe_die(self, name: str, n: int, side: str) -> None:
         if self._crash == Crash(name, n, side):
