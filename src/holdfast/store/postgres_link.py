@@ -24,6 +24,10 @@ PATIENCE_S = 8.0
 _FIRST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 1.0
 
+# Who is paused in the middle of a transaction, or whose machine is gone, would keep the rows it locked, and nobody
+# could take its runs over. The server lets go of them in less time than a lease lasts.
+_BEGIN = b"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'"
+
 # Connections inherited through a fork. They are the parent's: to close one would end its session on the server.
 _parked: list[Connection] = []
 
@@ -192,7 +196,7 @@ def park(db: Connection) -> None:
 
 def in_transaction(db: Connection, work: Callable[[], T], done: Callable[[T], object] | None = None) -> T:
     """``done`` is told the result before the transaction is committed."""
-    db.execute(b"BEGIN", prepare=False)
+    db.execute(_BEGIN, prepare=False)
     try:
         result = work()
         if done is not None:
