@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import branches, clock, lease
-from .errors import Busy, HoldfastError, StoreError
+from . import branches, clock, codec, lease
+from .definition import PYTHON
+from .errors import Busy, HoldfastError, Mismatch, StoreError
 from .journal import Journal
 from .logs import RunLog
 from .records import refuse_damaged
@@ -17,9 +19,44 @@ from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
     from .app import Holdfast
+    from .workflow import Call
 
 
 POLL_S = 0.1  # how often a run owned by somebody else is looked at
+
+
+def new_row(home: Holdfast, call: Call[Any], id: str, state: Mapping[str, Any] | None) -> RunRow:
+    """A run as it is created and claimed."""
+    definition = call.definition
+    return RunRow(
+        id=id,
+        workflow=definition.name,
+        version=definition.version,
+        python=PYTHON,
+        module=definition.function.__module__,
+        file=definition.code.co_filename,
+        inputs=call.encoded(),
+        fingerprint=codec.fingerprint(call.inputs()),
+        state=codec.encode(dict(state), codec.Types.none, "the initial state", root="state") if state else None,
+        seed=os.urandom(16),
+        owner=home.owner,
+        lease_until_ms=lease.TTL_MS,
+    )
+
+
+def refuse_other_work(new: RunRow, row: RunRow) -> None:
+    """Raises ``Mismatch`` where the id of ``new`` belongs to other work."""
+    if row.workflow != new.workflow:
+        what = f"workflow {row.workflow!r}" if row.workflow else "a session"
+        raise Mismatch(
+            f"run {row.id!r} belongs to {what}, not to {new.workflow!r}. Nothing was changed; choose another id."
+        )
+    if row.fingerprint != new.fingerprint:
+        recorded, now = codec.readable(row.inputs), codec.readable(new.inputs)
+        raise Mismatch(
+            f"run {row.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
+            "choose another id for other work."
+        )
 
 
 @dataclass

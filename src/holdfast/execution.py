@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease
-from .claiming import Claimed, Claiming
+from .claiming import Claimed, Claiming, new_row, refuse_other_work
 from .definition import PYTHON, other_version
 from .delivery import Stop
 from .errors import (
@@ -27,7 +26,7 @@ from .errors import (
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
-from .records import count
+from .records import count, was_cancelled
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
 
@@ -40,20 +39,27 @@ class Unloaded(HoldfastError):
     """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
-def was_cancelled(id: str) -> Cancelled:
-    return Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
-
-
 class Execution:
     """One way of a run through this process, on the loop that began it; ``outcome`` may be waited for from any."""
 
-    def __init__(self, home: Holdfast, call: Call[Any], id: str, state: dict[str, Any] | None, wait: bool) -> None:
+    def __init__(
+        self,
+        home: Holdfast,
+        call: Call[Any],
+        id: str,
+        state: dict[str, Any] | None,
+        wait: bool,
+        parent_no: int | None = None,
+    ) -> None:
         self.home = home
         self.call = call
         self.id = id
         self.definition = call.definition
         self.state = state
         self.wait = wait
+        self.parent_no = parent_no
+        self.waiting_changed: Callable[[Execution], None] | None = None  # called on the loop
+        self._asleep: Finish | None = None  # how it is handed back if it only waited
         self.log = RunLog(id)
         self.loop = asyncio.get_running_loop()
         self.run: LiveRun | None = None
@@ -159,6 +165,11 @@ class Execution:
         run.driver_is_cancelled = lambda: driver.cancelling() > 0
         run.observer = self.home._observer
         run.durable = self.home._store.durable
+        self.parent_no = row.parent_no
+        lookout = self.home._lookout(self.loop)
+        run.waits.attend = self.home._look_after
+        run.waits.look = lambda: lookout.look(run)
+        run.waiting_changed = self._waiting_changed
         self.run = run  # from here on the heartbeat knows it
         self._settle_claimed()
         branches.live_runs[id(run)] = self.loop
@@ -168,29 +179,55 @@ class Execution:
             branches.live_runs.pop(id(run), None)
             run.finished = True
             run.cancel_calls()
+            lookout.forget(run)
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing goes on in the run until something outside comes about."""
+        return self.run is not None and self.run.is_waiting
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it was handed back while it only waited."""
+        return self._asleep is not None
+
+    def _waiting_changed(self) -> None:
+        if self.waiting_changed is not None:
+            self.waiting_changed(self)
+
+    async def suspend(self) -> bool:
+        """Unload the run if it only waits and nobody here waits for it: its row says until when, and what wakes it.
+        Whether it was."""
+        run = self.run
+        if run is None or self.waiters or self.leaving or not self._falls_asleep(run):
+            return False
+        self.leaving = True
+        run.poison(Unloaded("unloaded while it waits"))
+        await self.outcome.over()
+        return True
+
+    def _falls_asleep(self, run: LiveRun) -> bool:
+        if not run.is_waiting:
+            return False
+        self._asleep = finish = self._handed_back(run)
+        finish.status, finish.waiting = "waiting", run.waits.described()
+        finish.due_ms, finish.wakes = run.waits.due_ms, run.waits.wakes
+        return True
 
     # -- claiming ------------------------------------------------------------------------------------------
 
     async def _claim(self) -> Claimed:
-        new = RunRow(
-            id=self.id,
-            workflow=self.definition.name,
-            version=self.definition.version,
-            python=PYTHON,
-            module=self.definition.function.__module__,
-            file=self.definition.code.co_filename,
-            inputs=self.call.encoded(),
-            fingerprint=self.fingerprint,
-            state=codec.encode(self.state, codec.Types.none, "the initial state", root="state") if self.state else None,
-            seed=os.urandom(16),
-            owner=self.home.owner,
-            lease_until_ms=lease.TTL_MS,
-        )
+        self._new = new = new_row(self.home, self.call, self.id, self.state)
+        new.parent_no = self.parent_no
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
     def _admit(self, row: RunRow, waited: bool) -> None:
         """Whether the run found under this id is the one meant, and may go on."""
-        self._check_same(row)
+        refuse_other_work(self._new, row)
+        if row.status == "cancelled":
+            raise was_cancelled(self.id)
         if row.status == "done":
             return
         if waited:
@@ -210,22 +247,6 @@ class Execution:
             self.log.warning("taken over from %s, which %s; %s", process, why, found)
         else:
             self.log.info("resumed with %s", found)
-
-    def _check_same(self, row: RunRow) -> None:
-        if row.workflow != self.definition.name:
-            what = f"workflow {row.workflow!r}" if row.workflow else "a session"
-            raise Mismatch(
-                f"run {self.id!r} belongs to {what}, not to {self.definition.name!r}. Nothing was changed; choose "
-                "another id."
-            )
-        if row.fingerprint != self.fingerprint:
-            recorded, now = codec.readable(row.inputs), codec.readable(self.inputs)
-            raise Mismatch(
-                f"run {self.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
-                "choose another id for other work."
-            )
-        if row.status == "cancelled":
-            raise was_cancelled(self.id)
 
     def _check_version(self, row: RunRow) -> None:
         if (row.version, row.python) != (self.definition.version, PYTHON):
@@ -254,11 +275,12 @@ class Execution:
         try:
             await ended
         except asyncio.CancelledError:
+            self._falls_asleep(run)
             run.poison(Unloaded(body.why_unloaded(root)))
         if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
         if run.stop is not None:
-            await body.unwind(run, root)
+            await body.unwind(run, root, whole=self.is_asleep)
             return await self._stopped(run, run.stop.error)
         return await self._finish(run, root)
 
@@ -280,6 +302,7 @@ class Execution:
                 "parked",
                 Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
             )
+            finish.parent_no = self.parent_no
             self.log.error("parked: %s", error)
         else:
             _tell_stopped(run, str(error), unawaited=self.waiters == 0)
@@ -293,6 +316,8 @@ class Execution:
 
     def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
+        if self._asleep is not None:
+            return self._asleep
         error = self._failure.encode() if self._failure is not None else None
         return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
 
@@ -302,7 +327,7 @@ class Execution:
             _tell_stopped(run, f"stopped by {error!r} in its own code", unawaited=self.waiters == 0)
             await self._committed(self._handed_back(run))
             raise error
-        finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="done", parent_no=self.parent_no)
         value = None
         if error is None:
             value = root.result()

@@ -15,8 +15,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,6 +43,13 @@ class Entry(msgspec.Struct):
     row: RunRow | Checkpoint | Finish
     loop: asyncio.AbstractEventLoop
     done: Outcome
+
+
+class Standing(NamedTuple):
+    """What has changed, by run, of what is in flight and of what is waited for: it goes along with the leases."""
+
+    doing: dict[int, bytes]
+    waiting: dict[int, bytes | None]
 
 
 _Finished = tuple[Entry, Any, HoldfastError | None]
@@ -77,7 +85,7 @@ class _Port:
         self._outstanding.append(time.monotonic())
         if not self._guarding and (loop := self._loop()) is not None:
             self._guarding = True
-            loop.call_later(LATE_S, self._guard)
+            loop.call_later(LATE_S, self._guard, context=Context())  # it is no timer of the run that submits
 
     def post(self, finished: list[_Finished]) -> None:
         """Called by the committer."""
@@ -161,12 +169,12 @@ class Journal:
         store: Store,
         owner: str,
         renewed: Callable[[set[int] | None, float, float], None],
-        doing: Callable[[], dict[int, bytes]],
+        standing: Callable[[], Standing],
     ) -> None:
         self.store = store
         self.owner = owner
         self._renewed = renewed
-        self._doing = doing  # what has changed, by run, of what is in flight: it goes along with the leases
+        self._standing = standing
         self._queue: SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
         self._newsroom = Newsroom(store)
@@ -226,7 +234,7 @@ class Journal:
         """Renew the leases out of turn, for a run whose local deadline has passed."""
 
         def renew() -> None:
-            self._renew(self._doing())
+            self._renew(self._standing())
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 then()
 
@@ -282,9 +290,9 @@ class Journal:
                 self._newsroom.write_due()
                 if (now := time.monotonic()) >= min(due, look):
                     look = now + LOOK_EVERY_S
-                    doing = self._doing()
-                    if now >= due or doing:
-                        self._renew(doing)
+                    standing = self._standing()
+                    if now >= due or standing.doing or standing.waiting:
+                        self._renew(standing)
                         due = time.monotonic() + lease.RENEW_EVERY_S
                 if other is not None:
                     other()
@@ -352,11 +360,11 @@ class Journal:
     def failed(self) -> bool:
         return self._failed is not None
 
-    def _renew(self, doing: dict[int, bytes]) -> None:
+    def _renew(self, standing: Standing) -> None:
         began = clock.monotonic()
         try:
             alive = self._failed is None
-            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, doing=doing) if alive else None
+            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, **standing._asdict()) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
         self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)
