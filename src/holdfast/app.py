@@ -8,11 +8,11 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from . import branches, codec, lease
+from . import branches, codec
+from .admission import refuse_id, refuse_while_imported, was_cancelled
 from .background import BackgroundLoop
 from .children import look_after
 from .ended import outcome_of
@@ -20,13 +20,15 @@ from .errors import HoldfastError, NotFound
 from .execution import Execution
 from .journal import Journal, Standing
 from .lazy import Later, LazyCoroutine
+from .lease import Lease, owner_name
 from .logs import RunLog
 from .lookout import Lookout
-from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of, was_cancelled
+from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
 from .sending import send
 from .session import Session
 from .store import Store, open_store
-from .waiting import WaitCall, child_run, refuse_id
+from .submitting import submit
+from .waiting import WaitCall, child_run
 from .waits import Wait
 from .watching import Pulse, watch
 from .workflow import Call, no_call
@@ -37,27 +39,17 @@ T = TypeVar("T")
 DEFAULT_URL = "sqlite:///holdfast.db"
 
 
-def open(url: str | os.PathLike[str] | None = None) -> Holdfast:
+def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
     ``url``: a path, ``sqlite:///…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
+
+    ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
+    third of them; where another machine has to take over, it waits so long.
     """
-    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL))
-
-
-_imported: str | None = None
-
-
-@contextmanager
-def only_imported(what: str) -> Iterator[None]:
-    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
-    global _imported
-    before, _imported = _imported, what
-    try:
-        yield
-    finally:
-        _imported = before
+    term = Lease(lease)
+    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
 
 
 class Holdfast:
@@ -66,10 +58,13 @@ class Holdfast:
     ``async with``, ``with``, or ``aclose()``/``close()``. Closing unloads what still runs: the same line resumes it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lease: Lease | None = None) -> None:
         self._store = store
+        self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None
+        self._serving = False  # in a worker
+        self._heard: Callable[[set[int] | None], None] | None = None  # told of each heartbeat, on the journal's thread
         self._closing = self._closed = False
         self._serving = False  # a worker: what its runs begin as runs of their own waits in the queue
         self._reset()
@@ -96,7 +91,7 @@ class Holdfast:
     def owner(self) -> str:
         """The name under which this ``Holdfast`` owns runs."""
         if self._owner is None:
-            self._owner = lease.owner_name()
+            self._owner = owner_name()
         return self._owner
 
     # -- running -------------------------------------------------------------------------------------------
@@ -114,7 +109,10 @@ class Holdfast:
         In the body of a workflow on this store it begins a child: a run of its own, whose outcome is recorded and
         recalled like a step's. Any failure of it, its being cancelled among them, is ``StepFailed`` there, and
         ``cancel`` of the run that began it reaches it."""
-        child = child_run(self, call, id, state) if isinstance(call, Call) else None
+        child = None
+        if isinstance(call, Call):
+            refuse_id(id)
+            child = child_run(self, call, id, state)
         return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))
 
     async def _run(self, call: Call[R], id: str, state: Mapping[str, Any] | None, wait: bool) -> R:
@@ -132,6 +130,17 @@ class Holdfast:
         if execution.run is None and execution.outcome.done():
             execution.outcome.result()  # it could not be claimed: say so here
         return await self.get(id)
+
+    async def submit(
+        self, call: Call[Any], id: str | None = None, *, queue: str | None = None, priority: int = 0, delay: float = 0
+    ) -> Run:
+        """Leave a run to the workers; it is ``queued`` until one of them (or ``hf.run``) begins it.
+
+        The same id with the same work is the same run: it is returned as it is. A missing id is a new random one, the
+        same on every resume where a run's own code submits. ``queue``: default that of the workflow. ``priority``:
+        higher ones are begun first. ``delay``: seconds until a worker may begin it. Raises ``Mismatch``,
+        ``CodecError``, ``StoreError``."""
+        return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
 
     async def _begun(
         self,
@@ -172,10 +181,13 @@ class Holdfast:
                 return live
             execution = Execution(self, call, id, dict(state) if state else None, wait, parent_no)
             execution.detached = detached
-            self._live[id] = execution
-        _workflows[call.definition.name] = weakref.ref(call.definition)
-        execution.launch()
+            self._begin(execution)
         return execution
+
+    def _begin(self, execution: Execution) -> None:
+        self._live[execution.id] = execution
+        _workflows[execution.definition.name] = weakref.ref(execution.definition)
+        execution.launch()
 
     def _ended(self, execution: Execution) -> None:
         with self._lock:
@@ -295,11 +307,8 @@ class Holdfast:
     def _check_open(self, *, for_more: bool = False) -> None:
         if self._closed or (for_more and self._closing):
             raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
-        if for_more and _imported is not None:
-            raise HoldfastError(
-                f"{_imported} starts work of its own while it is imported to find a workflow in it: put what it does "
-                'as a program under `if __name__ == "__main__":`'
-            )
+        if for_more:
+            refuse_while_imported()
 
     @property
     def _journal(self) -> Journal:
@@ -308,9 +317,9 @@ class Holdfast:
             self._check_open()
             with self._lock:
                 if self._journal_now is None or self._journal_now.failed:
-                    renewed, standing = _weakly(self._renewed, None), _weakly(self._standing, Standing({}, {}))
                     gone = self._journal_now
-                    self._journal_now = Journal(self._store, self.owner, renewed, standing)
+                    asked = self._renewed, self._standing
+                    self._journal_now = Journal(self._store, self.owner, self._lease, *asked)
                     if self._finalizer is not None:
                         self._finalizer.detach()
                     # Runs at exit too, so that a program that never closes ends its thread between two commits.
@@ -343,6 +352,8 @@ class Holdfast:
             execution.renewed(held, began, deadline)
         for session in list(self._sessions.values()):
             session.renewed(held, began, deadline)
+        if self._heard is not None:
+            self._heard(held)
 
     def _standing(self) -> Standing:
         """By number of the run: what it has in flight and waits for, where that is not what was told before."""
@@ -409,17 +420,6 @@ def _result_types(workflow: str) -> codec.Types:
     known = _workflows.get(workflow)
     definition = known() if known is not None else None
     return codec.Types.none if definition is None else definition.result_types
-
-
-def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
-    """The heartbeat's way to the runs, which must not keep an abandoned ``Holdfast`` alive."""
-    there = weakref.WeakMethod(method)
-
-    def call(*args: Any) -> T:
-        method = there()
-        return otherwise if method is None else method(*args)
-
-    return call
 
 
 def _shut(journal: Journal, store: Store) -> None:

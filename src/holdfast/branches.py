@@ -104,10 +104,13 @@ class Frame:
 class StepProgress:
     """What a running step (or nested workflow) has told about itself."""
 
-    __slots__ = ("row", "tokens", "usd")
+    __slots__ = ("in_step", "row", "tokens", "usd")
 
-    def __init__(self, row: Checkpoint) -> None:
+    def __init__(self, row: Checkpoint, around: StepProgress | None = None) -> None:
         self.row = row  # its checkpoint, which is being filled in
+        self.in_step: bool = row.kind == "step" or (
+            around is not None and around.in_step
+        )  # or between those of a workflow
         self.tokens: int | None = None
         self.usd: float | None = None
 

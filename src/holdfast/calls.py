@@ -18,8 +18,8 @@ from .definition import Definition
 from .delivery import Pending
 from .errors import CodecError, HoldfastError, NotInRun, NotRecorded, StepFailed
 from .failure import Failure
-from .recall import scope_of
-from .run import LiveRun, blank_row
+from .recall import blank_row, scope_of
+from .run import LiveRun
 from .store import Checkpoint
 
 Execute = Callable[["Invocation", Frame], Awaitable[Any]]
@@ -143,6 +143,8 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()
+    if run.quiet is not None and (frame.step is None or not frame.step.in_step):
+        await run.hold()
     return await _execute(call, execute, _row_of(call, inputs, digest), inputs)
 
 
@@ -231,7 +233,7 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
     run, task = call.frame.run, asyncio.current_task()
     assert task is not None
     began = clock.monotonic()
-    progress = StepProgress(row)
+    progress = StepProgress(row, call.frame.step)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from . import branches, codec
-from .claiming import new_row, refuse_other_work
+from .admission import new_row, refuse_other_work
 from .errors import Cancelled, Fenced, HoldfastError, StepFailed, StoreError
 from .execution import Execution, Unloaded
 from .failure import Failure
@@ -77,14 +77,15 @@ async def _advanced(home: Holdfast, wait: Wait) -> bool:
 async def _leave_to_workers(home: Holdfast, wait: Wait, row: RunRow | None) -> None:
     """In a worker a child takes its turn in its queue."""
     run, child = wait.frame.run, wait.child
-    new = new_row(home, child.call, child.id, child.state)
+    inputs = child.call.inputs()
     if row is None:
-        new.owner, new.status, new.parent_no = None, "queued", run.no
+        new = new_row(child.call, inputs, child.id, child.state)
+        new.status, new.epoch, new.parent_no = "queued", 0, run.no
         created = await home._journal.committed(new, run.loop)
         row = created or await home._read(home._store.get, child.id)
         assert row is not None
     refuse_damaged(row)
-    refuse_other_work(new, row)
+    refuse_other_work(row, child.call.definition, inputs)
     if row.status in ("failed", "parked") and wait.is_fresh:
         await _queue_again(home, row, run.loop)
     elif tell_ended(wait, row):
@@ -95,7 +96,7 @@ async def _leave_to_workers(home: Holdfast, wait: Wait, row: RunRow | None) -> N
 async def _queue_again(home: Holdfast, row: RunRow, loop: Any) -> None:
     """A run that failed before it was asked for now: its failure is tried anew."""
     claim = home._store.claim
-    claimed = await home._read(lambda: claim(row.no, row.epoch, owner=home.owner, ttl_ms=10_000, lost=None))
+    claimed = await home._read(lambda: claim(row.no, row.epoch, owner=home.owner, ttl_ms=home._lease.ttl_ms, lost=None))
     if claimed is not None:
         finish = Finish(run_no=row.no, epoch=claimed.epoch, status="queued", error=row.error)
         await home._journal.committed(finish, loop)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import branches, clock, codec, lease
-from .definition import PYTHON
-from .errors import Busy, HoldfastError, Mismatch, StoreError
+from . import branches, clock, lease
+from .errors import Busy, HoldfastError, StoreError
 from .journal import Journal
 from .logs import RunLog
 from .records import refuse_damaged
@@ -19,44 +17,9 @@ from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
     from .app import Holdfast
-    from .workflow import Call
 
 
 POLL_S = 0.1  # how often a run owned by somebody else is looked at
-
-
-def new_row(home: Holdfast, call: Call[Any], id: str, state: Mapping[str, Any] | None) -> RunRow:
-    """A run as it is created and claimed."""
-    definition = call.definition
-    return RunRow(
-        id=id,
-        workflow=definition.name,
-        version=definition.version,
-        python=PYTHON,
-        module=definition.function.__module__,
-        file=definition.code.co_filename,
-        inputs=call.encoded(),
-        fingerprint=codec.fingerprint(call.inputs()),
-        state=codec.encode(dict(state), codec.Types.none, "the initial state", root="state") if state else None,
-        seed=os.urandom(16),
-        owner=home.owner,
-        lease_until_ms=lease.TTL_MS,
-    )
-
-
-def refuse_other_work(new: RunRow, row: RunRow) -> None:
-    """Raises ``Mismatch`` where the id of ``new`` belongs to other work."""
-    if row.workflow != new.workflow:
-        what = f"workflow {row.workflow!r}" if row.workflow else "a session"
-        raise Mismatch(
-            f"run {row.id!r} belongs to {what}, not to {new.workflow!r}. Nothing was changed; choose another id."
-        )
-    if row.fingerprint != new.fingerprint:
-        recorded, now = codec.readable(row.inputs), codec.readable(new.inputs)
-        raise Mismatch(
-            f"run {row.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
-            "choose another id for other work."
-        )
 
 
 @dataclass
@@ -111,7 +74,7 @@ class Claiming:
             if before.status == "done":
                 return Claimed(before, [], began, before)
             dead = before.owner is not None and lease.is_dead(before.owner)
-            if dead or self._is_free(before):
+            if dead or await self._is_free(before):
                 began = clock.monotonic()
                 row = await self._take(before, dead)
                 if row is not None:
@@ -141,15 +104,17 @@ class Claiming:
         refuse_damaged(row)
         return row
 
-    def _is_free(self, row: RunRow) -> bool:
-        return row.owner in (None, self._home.owner) or row.lease_until_ms <= self._home._store.now_ms()
+    async def _is_free(self, row: RunRow) -> bool:
+        return row.owner in (None, self._home.owner) or row.lease_until_ms <= await self._now_ms()
+
+    async def _now_ms(self) -> int:
+        return await self._home._read(self._home._store.now_ms)  # which may be asked over a connection
 
     async def _take(self, row: RunRow, dead: bool) -> RunRow | None:
         lost = None if row.owner in (None, self._home.owner) else "died" if dead else "lapsed"
-        take = partial(
-            self._home._store.claim, row.no, row.epoch, owner=self._home.owner, ttl_ms=lease.TTL_MS, lost=lost
-        )
-        return await self._home._read(take)
+        home = self._home
+        take = partial(home._store.claim, row.no, row.epoch, owner=home.owner, ttl_ms=home._lease.ttl_ms, lost=lost)
+        return await home._read(take)
 
     async def _loaded(self, row: RunRow) -> list[Checkpoint]:
         try:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .store import RunRow
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+DEFAULT_QUEUE = "default"
+_QUEUE = re.compile(r"[\w./-]{1,100}")  # no colon, which stands before a limit on the command line
 
 
 class Definition:
@@ -36,6 +38,8 @@ class Definition:
         retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
         backoff: float = 1.0,
         timeout: float | None = None,
+        queue: str = DEFAULT_QUEUE,
+        max_deaths: int = 5,
     ) -> None:
         self.function = function
         self.kind = kind
@@ -50,6 +54,8 @@ class Definition:
         self.retry_on = retry_on
         self.backoff = backoff
         self.timeout = timeout
+        self.queue = queue
+        self.max_deaths = max_deaths
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_method = False
         self._validate()
@@ -89,6 +95,9 @@ class Definition:
             raise TypeError(f"@{kind} {self.name}: retry_on= must be an exception class or a tuple of them")
         if self.ignore and (unknown := self.ignore - set(inspect.signature(function).parameters)):
             raise TypeError(f"@{kind} {self.name}: ignore= names {sorted(unknown)}, which are no parameters of it")
+        refuse_queue(self.queue, f"@{kind} {self.name}: ")
+        if type(self.max_deaths) is not int or self.max_deaths < 1:
+            raise ValueError(f"@{kind} {self.name}: max_deaths= must be a whole number from 1, got {self.max_deaths!r}")
 
     def call(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function itself, on ``instance`` if it is a method of one: a coroutine if it is async."""
@@ -205,6 +214,16 @@ class Definition:
                 "can hold; return key.encode('utf-8', 'backslashreplace').decode(), say."
             ) from None
         return key
+
+
+def refuse_queue(queue: object, where: str = "") -> None:
+    """Raises ``TypeError`` or ``ValueError`` for what is no name of a queue."""
+    if not isinstance(queue, str):
+        raise TypeError(f"{where}queue= must be a str, got {queue!r}")
+    if not _QUEUE.fullmatch(queue):
+        raise ValueError(
+            f"{where}queue= must be a name of at most 100 letters, digits and the signs . _ - /, got {queue!r}"
+        )
 
 
 def _instead(thing: Any, kind: str) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import clock
+from .admission import was_cancelled
 from .claiming import POLL_S
-from .errors import CodecError, Diverged, HoldfastError, StepFailed
+from .errors import CodecError, Diverged, HoldfastError, Mismatch, StepFailed, VersionMismatch
 from .execution import Unloaded
 from .failure import Failure
-from .records import was_cancelled
 
 if TYPE_CHECKING:
     from .app import Holdfast
 
-_PARKED: dict[str, type[HoldfastError]] = {"Diverged": Diverged, "CodecError": CodecError}
+_PARKED: dict[str, type[HoldfastError]] = {
+    error.__name__: error for error in (CodecError, Diverged, Mismatch, VersionMismatch)
+}
 
 
 async def outcome_of(home: Holdfast, id: str) -> Any:

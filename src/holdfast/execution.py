@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease
-from .claiming import Claimed, Claiming, new_row, refuse_other_work
-from .definition import PYTHON, other_version
+from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
+from .claiming import Claimed, Claiming
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -21,12 +21,11 @@ from .errors import (
     Mismatch,
     StepFailed,
     StoreError,
-    VersionMismatch,
 )
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
-from .records import count, was_cancelled
+from .records import count, what_is_waited_for
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
 
@@ -50,6 +49,8 @@ class Execution:
         state: dict[str, Any] | None,
         wait: bool,
         parent_no: int | None = None,
+        *,
+        claimed: Claimed | None = None,
     ) -> None:
         self.home = home
         self.call = call
@@ -71,6 +72,8 @@ class Execution:
         self.lease_began = 0.0
         self.inputs = call.inputs()
         self.fingerprint = codec.fingerprint(self.inputs)
+        self.retry_after_ms = 0  # handed back unfinished, it is not to be taken by a worker sooner
+        self._taken = claimed  # by a worker, which has asked already whether it may go on
         self._driver: asyncio.Task[None] | None = None
 
     def refuse_other(self, call: Call[Any]) -> None:
@@ -118,7 +121,7 @@ class Execution:
             if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
             self.outcome.tell(error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) and not self.home._serving:
                 if self._driver is not None:  # the outcome tells it; asyncio need not report a sys.exit once more
                     self._driver.add_done_callback(lambda done: done.cancelled() or done.exception())
                 raise
@@ -158,7 +161,7 @@ class Execution:
             home=self.home,
             ignored=set(self._failure.seqs) if self._failure is not None else set(),
         )
-        run.lease_deadline = self.lease_began + lease.SELF_STOP * lease.TTL_MS / 1000
+        run.lease_deadline = self.lease_began + self.home._lease.trusted_s
         run.confirm_lease = self._confirm_lease
         driver = asyncio.current_task()
         assert driver is not None
@@ -211,21 +214,29 @@ class Execution:
     def _falls_asleep(self, run: LiveRun) -> bool:
         if not run.is_waiting:
             return False
-        self._asleep = finish = self._handed_back(run)
-        finish.status, finish.waiting = "waiting", run.waits.described()
-        finish.due_ms, finish.wakes = run.waits.due_ms, run.waits.wakes
+        self._asleep = Finish(
+            run_no=run.no,
+            epoch=run.epoch,
+            status="waiting",
+            error=self._failure.encode() if self._failure is not None else None,
+            due_ms=run.waits.due_ms,
+            waiting=run.waits.described(),
+            wakes=run.waits.wakes,
+        )
         return True
 
     # -- claiming ------------------------------------------------------------------------------------------
 
     async def _claim(self) -> Claimed:
-        self._new = new = new_row(self.home, self.call, self.id, self.state)
-        new.parent_no = self.parent_no
+        if self._taken is not None:
+            return self._taken
+        new = new_row(self.call, self.inputs, self.id, self.state)
+        new.owner, new.lease_until_ms, new.parent_no = self.home.owner, self.home._lease.ttl_ms, self.parent_no
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
     def _admit(self, row: RunRow, waited: bool) -> None:
         """Whether the run found under this id is the one meant, and may go on."""
-        refuse_other_work(self._new, row)
+        refuse_other_work(row, self.definition, self.inputs)
         if row.status == "cancelled":
             raise was_cancelled(self.id)
         if row.status == "done":
@@ -235,11 +246,11 @@ class Execution:
         if row.status == "failed" and waited:
             failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
             raise StepFailed(row.workflow, failure.type, failure.message)
-        self._check_version(row)
+        refuse_other_version(row, self.definition)
 
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
-        if before is None:
+        if before is None or before.status == "queued":
             self.log.info("started %s", self.definition.name)
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
@@ -247,10 +258,6 @@ class Execution:
             self.log.warning("taken over from %s, which %s; %s", process, why, found)
         else:
             self.log.info("resumed with %s", found)
-
-    def _check_version(self, row: RunRow) -> None:
-        if (row.version, row.python) != (self.definition.version, PYTHON):
-            raise VersionMismatch(other_version(self.id, row, self.definition))
 
     def _result(self, row: RunRow) -> Any:
         where = f"run {self.id!r}, its result"
@@ -296,7 +303,7 @@ class Execution:
             self.log.error("stopped: %s", error)
             raise error
         parked = isinstance(error, (Diverged, CodecError))
-        finish = self._handed_back(run)
+        finish = await self._handed_back(run)
         if parked:
             finish.status, finish.error = (
                 "parked",
@@ -304,6 +311,8 @@ class Execution:
             )
             finish.parent_no = self.parent_no
             self.log.error("parked: %s", error)
+        elif self.is_asleep:
+            self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:
             _tell_stopped(run, str(error), unawaited=self.waiters == 0)
         try:
@@ -314,18 +323,30 @@ class Execution:
             raise asyncio.CancelledError
         raise error
 
-    def _handed_back(self, run: LiveRun) -> Finish:
+    async def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
         if self._asleep is not None:
             return self._asleep
         error = self._failure.encode() if self._failure is not None else None
-        return Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
+        if self.retry_after_ms:
+            finish.due_ms = await self.home._read(self.home._store.now_ms) + self.retry_after_ms
+        return finish
 
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = body.exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
-            _tell_stopped(run, f"stopped by {error!r} in its own code", unawaited=self.waiters == 0)
-            await self._committed(self._handed_back(run))
+            how = f"stopped by {error!r} in its own code"
+            finish = await self._handed_back(run)
+            if not self.home._serving:
+                _tell_stopped(run, how, unawaited=self.waiters == 0)
+            else:  # it would stop the next worker too
+                self.log.error("parked: %s", how)
+                finish.status, finish.error = (
+                    "parked",
+                    Failure.of_run(error, cancelled=set(), ignored=run.ignored).encode(),
+                )
+            await self._committed(finish)
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done", parent_no=self.parent_no)
         value = None

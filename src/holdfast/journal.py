@@ -17,12 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from . import clock, lease
+from . import clock
 from .errors import Fenced, HoldfastError, StoreError
+from .lease import Lease
 from .news import Bulletin, Newsroom
 from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
 
@@ -32,6 +33,7 @@ LOOK_EVERY_S = 0.5  # whether a step is in flight that others have not been told
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
+T = TypeVar("T")
 Outcome = Callable[[Any, HoldfastError | None], None]
 
 
@@ -168,13 +170,16 @@ class Journal:
         self,
         store: Store,
         owner: str,
+        lease: Lease,
         renewed: Callable[[set[int] | None, float, float], None],
         standing: Callable[[], Standing],
     ) -> None:
         self.store = store
         self.owner = owner
-        self._renewed = renewed
-        self._standing = standing
+        self.lease = lease
+        # They must not keep an abandoned Holdfast alive.
+        self._renewed = _weakly(renewed, None)
+        self._standing = _weakly(standing, Standing({}, {}))
         self._queue: SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
         self._newsroom = Newsroom(store)
@@ -213,6 +218,11 @@ class Journal:
 
         self.submit(row, loop, done)
         return await waiting
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep the heartbeat going from now on, also while there is nothing to commit."""
+        if loop not in self._ports:
+            self._start(loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
@@ -273,7 +283,7 @@ class Journal:
     # -- the committer's thread ----------------------------------------------------------------------------
 
     def _work(self) -> None:
-        due = time.monotonic() + lease.RENEW_EVERY_S
+        due = time.monotonic() + self.lease.renew_every_s
         look = time.monotonic() + LOOK_EVERY_S
         while True:
             entries, other = self._next(self._newsroom.due(min(due, look)))
@@ -293,7 +303,7 @@ class Journal:
                     standing = self._standing()
                     if now >= due or standing.doing or standing.waiting:
                         self._renew(standing)
-                        due = time.monotonic() + lease.RENEW_EVERY_S
+                        due = time.monotonic() + self.lease.renew_every_s
                 if other is not None:
                     other()
             except Exception as error:  # likewise: were this thread to end, the next row would be waited for in vain
@@ -364,10 +374,20 @@ class Journal:
         began = clock.monotonic()
         try:
             alive = self._failed is None
-            held = self.store.renew(self.owner, ttl_ms=lease.TTL_MS, **standing._asdict()) if alive else None
+            held = self.store.renew(self.owner, ttl_ms=self.lease.ttl_ms, **standing._asdict()) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
-        self._renewed(held, began, began + lease.SELF_STOP * lease.TTL_MS / 1000)
+        self._renewed(held, began, began + self.lease.trusted_s)
+
+
+def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
+    there = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> T:
+        method = there()
+        return otherwise if method is None else method(*args)
+
+    return call
 
 
 def _batch(entries: list[Entry]) -> Batch:

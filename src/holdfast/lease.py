@@ -1,4 +1,4 @@
-"""Who owns a run: the name of an owner, and whether that owner is dead.
+"""Who owns a run: how long a lease lasts, the name of an owner, and whether that owner is dead.
 
 An owner's name says where it lives: host (with its boot and its PID namespace, since containers share neither PIDs
 nor their meaning), PID and the process's start time, so that a PID used again is not taken for the old one."""
@@ -8,13 +8,43 @@ from __future__ import annotations
 import os
 import socket
 import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-TTL_MS = 10_000  # a lease lapses at its TTL whether or not its process lives
-RENEW_EVERY_S = TTL_MS / 3000
-SELF_STOP = 0.8  # of the TTL: the holder trusts its lease no longer than this without a renewal
+SECONDS_MIN, SECONDS_MAX = 1.0, 86_400.0
 START_TOLERANCE_S = 0.5  # start times are read from clock ticks
+
+
+@dataclass(frozen=True)
+class Lease:
+    """How long the leases of one ``Holdfast`` last: ``seconds``, from 1 to a day. A lease lapses then, whether or not
+    its process lives."""
+
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        given = self.seconds
+        if isinstance(given, bool) or not isinstance(given, (int, float)):
+            raise TypeError(f"lease= must be a number of seconds, got {given!r}")
+        if not SECONDS_MIN <= given <= SECONDS_MAX:
+            raise ValueError(
+                f"lease= must be from {SECONDS_MIN:g} to {SECONDS_MAX:g} seconds, got {given!r}: it is renewed every "
+                "third of that, and a run whose machine is gone waits so long for the next one"
+            )
+
+    @property
+    def ttl_ms(self) -> int:
+        return round(self.seconds * 1000)
+
+    @property
+    def renew_every_s(self) -> float:
+        return self.seconds / 3
+
+    @property
+    def trusted_s(self) -> float:
+        """How long the holder trusts its lease without a renewal: then it stops by itself."""
+        return 0.8 * self.seconds
 
 
 @cache

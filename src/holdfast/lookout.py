@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import branches
+from .admission import was_cancelled
 from .errors import HoldfastError, StoreError
 from .failure import Failure
-from .records import was_cancelled
 from .run import LiveRun
 from .store import RunRow, Signal, Store
 from .waits import Wait

@@ -21,6 +21,11 @@ class RunOutcome:
     def done(self) -> bool:
         return self._told.done()
 
+    @property
+    def error(self) -> BaseException | None:
+        """What was told as an error, if it was one; for when it is ``done``."""
+        return self._told.exception()
+
     def result(self) -> Any:
         """What was told, or raised; for when it is ``done``."""
         return self._told.result()

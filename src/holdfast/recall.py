@@ -7,7 +7,7 @@ moves to another branch (docs/design/order.md)."""
 
 from __future__ import annotations
 
-from . import codec
+from . import clock, codec
 from .branches import Frame
 from .errors import Diverged
 from .store import Checkpoint
@@ -152,6 +152,31 @@ class Records:
     @property
     def unclaimed(self) -> list[Checkpoint]:
         return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
+
+
+def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
+    return Checkpoint(
+        run_no=run_no,
+        seq=0,
+        epoch=epoch,
+        kind=kind,
+        scope="",
+        branch="",
+        name="",
+        key=None,
+        n=0,
+        version="",
+        status="done",
+        attempts=1,
+        started_ms=clock.now_ms(),
+        duration_ms=0.0,
+        tokens=None,
+        usd=None,
+        fingerprint=b"",
+        inputs=None,
+        result=None,
+        delta=None,
+    )
 
 
 def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from . import codec
-from .errors import Cancelled, CodecError
+from .errors import CodecError
 from .failure import Failure
 from .logs import RunLog
 from .news import Told
@@ -165,10 +165,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{plural}"
 
 
-def was_cancelled(id: str) -> Cancelled:
-    return Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
-
-
 def utc(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
@@ -189,7 +185,7 @@ def value_of(data: bytes | None, types: codec.Types, where: str) -> Any:
 
 def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awaitable[Any]] | None) -> Run:
     where = f"run {row.id!r}"
-    waits, more = waits_of(row)
+    waits, _ = waits_of(row)
     return Run(
         id=row.id,
         workflow=row.workflow,
@@ -199,12 +195,12 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         error=_error_of(row),
         deaths=row.deaths,
         spent=Cost(spent.tokens, spent.usd),
-        waiting_for=", ".join([*map(str, waits), *([f"{more:,} more"] if more else [])]) or None,
+        waiting_for=what_is_waited_for(row.waiting, row.id) if waits else None,
         waits=waits,
         created_at=utc(row.created_ms),
         updated_at=utc(max(row.updated_ms, spent.last_ms)),
         steps=spent.steps,
-        resumed=row.epoch - 1 if row.status != "cancelled" else max(0, row.epoch - 2),
+        resumed=times_resumed(row),
         owner=row.owner,
         module=row.module,
         file=row.file,
@@ -220,6 +216,11 @@ def waits_told_in(told: bytes | None, id: str) -> tuple[Waiting, ...]:
 def waits_of(row: RunRow) -> tuple[tuple[Waiting, ...], int]:
     """(what it waits for, how many more there are); nothing if it does not wait."""
     return _read_waits(row.waiting, row.id) if row.status == "waiting" else ((), 0)
+
+
+def what_is_waited_for(told: bytes | None, id: str) -> str:
+    waits, more = _read_waits(told, id)
+    return ", ".join([*map(str, waits), *([f"{more:,} more"] if more else [])])
 
 
 def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
@@ -242,6 +243,11 @@ def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
     except (CodecError, TypeError, LookupError, ValueError, OverflowError):
         RunLog(id).warning("what it waits for cannot be read: %r", told[:100])
         return (), 0
+
+
+def times_resumed(row: RunRow) -> int:
+    """How often somebody went on with it; a cancellation moves the epoch too."""
+    return max(0, row.epoch - (2 if row.status == "cancelled" else 1))
 
 
 def _error_of(row: RunRow) -> str | None:

@@ -14,7 +14,7 @@ from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
-from .recall import OPEN, Records, enclosing
+from .recall import OPEN, Records, blank_row, enclosing
 from .records import count, damage
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
@@ -97,6 +97,7 @@ class LiveRun:
         self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
+        self.quiet: Callable[[], None] | None = None
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
 
     # -- tasks ---------------------------------------------------------------------------------------------
@@ -131,6 +132,8 @@ class LiveRun:
     def call_ended(self, row: Checkpoint) -> None:
         """A call is under way no longer: its outcome has reached the program, or never will."""
         self.under_way.pop(id(row), None)
+        if self.quiet is not None:
+            self.tell_if_quiet()
         self.ask_for_rest()
 
     # -- waiting -------------------------------------------------------------------------------------------
@@ -213,6 +216,24 @@ class LiveRun:
             for stopped in self.stops:
                 stopped()
         return self.stop
+
+    def drain(self, quiet: Callable[[], None]) -> None:
+        """From now on no step begins, but those that a step in flight calls; ``quiet`` is called when none is left."""
+        self.quiet = quiet
+        self.tell_if_quiet()
+
+    def tell_if_quiet(self) -> None:
+        if self.quiet is not None and not any(
+            row.kind == "step" and row.seq == 0 for row, _ in list(self.under_way.values())
+        ):
+            self.quiet()
+
+    async def hold(self) -> None:
+        """Where a step would begin in a run that is being drained: wait until it is stopped. Raises ``Stop``."""
+        stopped = asyncio.Event()
+        self.stops.append(stopped.set)
+        await stopped.wait()
+        self.check()
 
     @property
     def is_ignoring(self) -> bool:
@@ -414,28 +435,3 @@ class LiveRun:
             for each in self.records.rows:
                 self._began_ms[each.epoch] = min(each.started_ms, self._began_ms.get(each.epoch, each.started_ms))
         return 1.5 * (row.started_ms - self._began_ms[row.epoch]) / 1000 + 0.25
-
-
-def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
-    return Checkpoint(
-        run_no=run_no,
-        seq=0,
-        epoch=epoch,
-        kind=kind,
-        scope="",
-        branch="",
-        name="",
-        key=None,
-        n=0,
-        version="",
-        status="done",
-        attempts=1,
-        started_ms=clock.now_ms(),
-        duration_ms=0.0,
-        tokens=None,
-        usd=None,
-        fingerprint=b"",
-        inputs=None,
-        result=None,
-        delta=None,
-    )

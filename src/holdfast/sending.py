@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .admission import was_cancelled
 from .errors import Cancelled, CodecError, HoldfastError, NotFound
 from .expected import annotation_of, article, convert, encode_value, text_of
-from .records import refuse_damaged, waits_told_in, was_cancelled
+from .records import refuse_damaged, waits_told_in
 from .store import RunRow
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
 from .logs import RunLog
+from .recall import blank_row
 from .records import count, damage
-from .run import blank_row
 from .state import Change, encode_change, replay
 from .store import Checkpoint, Finish, RunRow
 
@@ -91,7 +91,7 @@ class Session:
             state=codec.encode(initial, codec.Types.none, "the initial state", root="state") if initial else None,
             seed=os.urandom(16),
             owner=self._home.owner,
-            lease_until_ms=lease.TTL_MS,
+            lease_until_ms=self._home._lease.ttl_ms,
         )
         claimed = await Claiming(self._home, self._journal, new, self._admit, wait=True).claimed()
         before = claimed.before

@@ -17,7 +17,7 @@ from .errors import CodecError, NotInRun, StepFailed
 from .expected import Expected
 from .failure import Failure
 from .lazy import LazyCoroutine
-from .run import blank_row
+from .recall import blank_row
 from .store import Checkpoint
 
 if TYPE_CHECKING:
@@ -71,22 +71,16 @@ def child_run(home: object, call: Call[T], id: str, state: Mapping[str, Any] | N
         frame = None
     if frame is None or frame.run.home is not home:
         return None
-    refuse_id(id)
     call.take()
     inputs = {"workflow": call.definition.name, "inputs": call.inputs()}
     child = Child(call, id, state)
     return WaitCall("run", call.definition.name, frame, key=id, child=child, inputs=inputs)
 
 
-def refuse_id(id: str) -> None:
-    if not isinstance(id, str) or not id.strip() or not id.isprintable():
-        raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
-
-
 def _frame_of_body() -> Frame | None:
     """Where in a workflow's body this is; None in a step and outside a run."""
     frame = current_frame()
-    if frame is None or (frame.step is not None and frame.step.row.kind == "step"):
+    if frame is None or (frame.step is not None and frame.step.in_step):
         return None
     return frame
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from . import codec, context, threads
 from .branches import current_frame
 from .calls import Invocation, perform_in_task
-from .definition import Definition
+from .definition import DEFAULT_QUEUE, Definition
 from .errors import NotRecorded
 from .lazy import LazyCoroutine
 
@@ -292,6 +294,12 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return decorator if function is None else decorator(function)
 
 
+Workflow: TypeAlias = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
+_numbers = itertools.count()
+marked: weakref.WeakValueDictionary[int, Workflow] = weakref.WeakValueDictionary()
+"""The workflows there are in this process, numbered as they were marked."""
+
+
 class _WorkflowDecorator:
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -302,7 +310,9 @@ class _WorkflowDecorator:
     def __call__(self, function: Callable[P, R]) -> PlainWorkflow[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
         definition = Definition(function, kind="workflow", **self._options)
-        return AsyncWorkflow(definition) if definition.is_async else PlainWorkflow(definition)
+        decorated: Workflow = AsyncWorkflow(definition) if definition.is_async else PlainWorkflow(definition)
+        marked[next(_numbers)] = decorated
+        return decorated
 
 
 @overload
@@ -310,19 +320,23 @@ def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[
 @overload
 def workflow(function: Callable[P, R], /) -> PlainWorkflow[P, R]: ...
 @overload
-def workflow(*, name: str | None = None, version: str | int | None = None) -> _WorkflowDecorator: ...
+def workflow(
+    *, name: str | None = None, version: str | int | None = None, queue: str = DEFAULT_QUEUE, max_deaths: int = 5
+) -> _WorkflowDecorator: ...
 def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a workflow: the plan of a job, whose steps are remembered.
 
     ``name``: default ``__qualname__``. ``version``: default a fingerprint of the function's syntax tree; a run
-    resumes only under the version (and Python ``major.minor``) that recorded it."""
+    resumes only under the version (and Python ``major.minor``) that recorded it. ``queue``: where a worker finds its
+    runs. ``max_deaths``: a run that so many processes in a row died over, without a checkpoint between, is parked by
+    the worker that finds it."""
     decorator = _WorkflowDecorator(_known(options, "workflow"))
     return decorator if function is None else decorator(function)
 
 
 _OPTIONS = {
     "step": frozenset({"name", "version", "key", "ignore", "returns", "attempts", "retry_on", "backoff", "timeout"}),
-    "workflow": frozenset({"name", "version"}),
+    "workflow": frozenset({"name", "version", "queue", "max_deaths"}),
 }
 
 

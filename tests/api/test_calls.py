@@ -193,9 +193,7 @@ def test_unknown_options_of_a_step(options: dict[str, Any]) -> None:
         step(**options)
 
 
-@pytest.mark.parametrize(
-    "options", [{"on_change": "salvage"}, {"attempts": 3}, {"timeout": 1}, {"queue": "q"}, {"max_deaths": 1}]
-)
+@pytest.mark.parametrize("options", [{"on_change": "salvage"}, {"attempts": 3}, {"timeout": 1}, {"retention": 1}])
 def test_unknown_options_of_a_workflow(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"unexpected option '{next(iter(options))}'"):
         workflow(**options)

@@ -643,7 +643,7 @@ def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert holdfast.open().url == "sqlite:///holdfast.db"
     monkeypatch.setenv("HOLDFAST_URL", "memory://shared")
     assert holdfast.open().url == "memory://shared"
-    for refused in ("postgresql://u:secret@h/d", "mysql://h", ":memory:", ""):
+    for refused in ("mysql://u:secret@h/d", ":memory:", ""):
         with pytest.raises(StoreError) as told:
             holdfast.open(refused)
         assert "secret" not in str(told.value)

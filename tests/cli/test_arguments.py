@@ -11,9 +11,10 @@ from typing import Any, Literal
 import pytest
 
 from holdfast import workflow
-from holdfast.cli.arguments import arguments_again, convert, parse_arguments
+from holdfast.cli.arguments import convert, parse_arguments
 from holdfast.cli.finding import definition_of
 from holdfast.cli.problems import Problem
+from holdfast.known import arguments_again
 
 
 @dataclass

@@ -33,7 +33,7 @@ class Story:
         self.clock = Clock(START)
         self.store = MemoryStore(clock=self.clock)
         self.seq = 0
-        row = run_row("a", owner=self.owner(1), ttl_ms=lease.TTL_MS, workflow=workflow)
+        row = run_row("a", owner=self.owner(1), ttl_ms=lease.Lease().ttl_ms, workflow=workflow)
         self.run: RunRow = self.store.commit(Batch(creates=[row])).created["a"]
 
     @staticmethod
@@ -57,7 +57,7 @@ class Story:
         told = [[name, "", START + int(began * 1000), attempt] for name, began, attempt in flying]
         data = codec.encode([len(told), told], codec.Types.none, "what is in flight") if told else b""
         assert self.run.owner is not None
-        self.store.renew(self.run.owner, ttl_ms=lease.TTL_MS, doing={self.run.no: data})
+        self.store.renew(self.run.owner, ttl_ms=lease.Lease().ttl_ms, doing={self.run.no: data})
 
     def ends(self, at: float, status: str, *seqs: int) -> None:
         self.now(at)
@@ -69,7 +69,7 @@ class Story:
         self.now(at)
         owner = self.owner(self.run.epoch + 1)
         taken = self.store.claim(
-            self.run.no, self.run.epoch, owner=owner, ttl_ms=lease.TTL_MS, lost="died" if died else None
+            self.run.no, self.run.epoch, owner=owner, ttl_ms=lease.Lease().ttl_ms, lost="died" if died else None
         )
         assert taken is not None
         self.run = taken

@@ -104,7 +104,7 @@ def test_stopped_past_its_lease_and_continued(scene: Scene, finishes: bool) -> N
     """The old owner's rows are refused, and the step it had in flight is cancelled."""
     scene.hold(1, "a")
     scene.hold(3, "b")
-    old = scene.start("a", ttl_ms=2000)  # which a busy machine may take a while to renew for the first time
+    old = scene.start("a", lease=2)  # which a busy machine may take a while to renew for the first time
     scene.has("a began job 1")
     old.send_signal(signal.SIGSTOP)
     new = scene.start("b")

@@ -66,7 +66,7 @@ def stolen(store: Store, id: str) -> RunRow:
     """Somebody else takes the run over."""
     row = store.get(id)
     assert row is not None
-    claimed = store.claim(row.no, row.epoch, owner="elsewhere|1|1.0|x", ttl_ms=lease.TTL_MS, lost="died")
+    claimed = store.claim(row.no, row.epoch, owner="elsewhere|1|1.0|x", ttl_ms=lease.Lease().ttl_ms, lost="died")
     assert claimed is not None
     return claimed
 
@@ -189,7 +189,7 @@ def test_a_lease_that_lapsed_is_taken_over() -> None:
             with pytest.raises(holdfast.Busy):
                 await hf.run(line(["a"]), id="x", wait=False)
             waiting = asyncio.create_task(hf.run(line(["a"]), id="x"))
-            now += lease.TTL_MS - 1
+            now += lease.Lease().ttl_ms - 1
             await asyncio.sleep(0.25)  # it looks every 0.1 s
             assert executed == ["a"] and not waiting.done()
             now += 1
@@ -210,7 +210,7 @@ def test_an_owner_past_its_deadline_asks_before_it_starts_a_step(store: Store) -
                 await until(lambda: executed == ["a"])
                 # Between the commit of a and the start of b time passes, and the run is taken over.
                 hf._live["x"].run.observer = lambda what, run, row: (  # type: ignore[union-attr]
-                    what == "executed" and (stolen(store, "x"), setattr(time, "_now", lease.TTL_MS / 1000))
+                    what == "executed" and (stolen(store, "x"), setattr(time, "_now", lease.Lease().seconds))
                 )
                 gates["a"].set()
                 with pytest.raises(Fenced):

@@ -14,6 +14,7 @@ from stores import Failing, Gated, on
 import holdfast
 from holdfast import Holdfast, StoreError, step, workflow
 from holdfast.journal import _END, Journal
+from holdfast.lease import Lease
 from holdfast.store import Batch, RunRow, open_store
 
 executed: list[str] = []
@@ -28,7 +29,7 @@ def test_what_is_queued_while_the_journal_ends_is_told(tmp_path: Path) -> None:
     """Another thread closes it, or opens another journal behind a failed commit, while a loop hands over a row."""
 
     async def program() -> None:
-        journal = Journal(open_store(tmp_path / "a.db"), "owner", lambda held, began, deadline: None, dict)
+        journal = Journal(open_store(tmp_path / "a.db"), "owner", Lease(), lambda held, began, deadline: None, dict)
         loop, told = asyncio.get_running_loop(), threading.Event()
         blank = RunRow(
             id="a", workflow="w", version="1", python="", module="", file="", inputs=b"", fingerprint=b"", state=None,

@@ -57,7 +57,7 @@ def test_the_log_of_a_killed_owner_and_of_who_took_over(scene: Scene) -> None:
 def test_the_log_of_an_owner_that_was_only_asleep(scene: Scene) -> None:
     scene.hold(1, "a")
     scene.hold(3, "b")
-    asleep = scene.start("a", ttl_ms=2000)
+    asleep = scene.start("a", lease=2)
     scene.has("a began job 1")
     asleep.send_signal(signal.SIGSTOP)
     new = scene.start("b")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import holdfast
-from holdfast import Holdfast, journal, lease, step, workflow
+from holdfast import Holdfast, step, workflow
 
 FOLDER, NAME = Path(), ""
 OPTIONS: dict[str, str] = {}
@@ -29,6 +29,10 @@ def note(what: str) -> None:
 
 def held(n: int) -> bool:
     return (FOLDER / f"hold-{n}-{NAME}").exists()
+
+
+def opened(db: str) -> Holdfast:
+    return holdfast.open(db, lease=float(OPTIONS.get("lease", 10)))
 
 
 class Waiting(logging.Handler):
@@ -81,7 +85,7 @@ async def one(hf: Holdfast, id: str = "job") -> int:
 
 
 async def run_one(db: str) -> None:
-    async with holdfast.open(db) as hf:
+    async with opened(db) as hf:
         print("result", await one(hf), flush=True)
 
 
@@ -90,13 +94,13 @@ async def run_many(db: str) -> None:
     ids = [f"job-{n}" for n in range(int(OPTIONS["runs"]))]
     shift = len(NAME) + ord(NAME[-1])
     ids = ids[shift % len(ids) :] + ids[: shift % len(ids)]
-    async with holdfast.open(db) as hf:
+    async with opened(db) as hf:
         print("result", sum(await asyncio.gather(*(one(hf, id) for id in ids))), flush=True)
 
 
 async def run_and_fork(db: str) -> None:
     """Forks while a run is under way; the child goes on with the same ``Holdfast``."""
-    async with holdfast.open(db) as hf:
+    async with opened(db) as hf:
         mine = asyncio.create_task(one(hf))
         while not (FOLDER / "fork").exists():
             await asyncio.sleep(POLL_S)
@@ -132,7 +136,7 @@ async def in_child(hf: Holdfast) -> int:
 
 async def run_and_vanish(db: str) -> None:
     """Ends without closing anything, the moment a step has returned."""
-    hf = holdfast.open(db)
+    hf = opened(db)
 
     @workflow(version="1", name="staged")
     async def vanishing(run: str, stages: int) -> int:
@@ -145,7 +149,7 @@ async def run_and_vanish(db: str) -> None:
 
 def run_plain(db: str) -> None:
     """A program without an event loop."""
-    with holdfast.open(db) as hf:
+    with opened(db) as hf:
         print("result", hf.wait(hf.run(plain_staged.bind("job", int(OPTIONS.get("stages", 4))), id="job")), flush=True)
 
 
@@ -154,10 +158,6 @@ def main() -> None:
     mode, db, folder, NAME, *options = sys.argv[1:]
     FOLDER = Path(folder)
     OPTIONS.update(each.split("=") for each in options)
-    if "ttl_ms" in OPTIONS:
-        lease.TTL_MS = int(OPTIONS["ttl_ms"])
-        lease.RENEW_EVERY_S = lease.TTL_MS / 3000
-        assert journal.lease is lease
     logging.getLogger("holdfast").addHandler(Waiting())
     log = logging.FileHandler(FOLDER / f"log-{NAME}")
     log.addFilter(holdfast.LogFilter())

@@ -19,9 +19,9 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.store import Batch, open_store, sqlite_file, sqlite_log
-from holdfast.store.queries import QUERIES, Migration, read_migrations
+from holdfast.store.queries import Migration, read_migrations
 from holdfast.store.sqlite import SQLiteStore
-from holdfast.store.sqlite_rows import _text
+from holdfast.store.sqlite_rows import TEXTS, _text
 from holdfast.testing.store_suite import append, checkpoint, create, numbers, run_row
 
 
@@ -265,8 +265,8 @@ def test_lists_use_their_indexes(tmp_path: Path) -> None:
     def plan(name: str, width: int = 0) -> str:
         given: Any = [None] * (2 * width)
         if not width:
-            given = dict.fromkeys(re.findall(r":(\w+)", QUERIES[name]))
-        text = _text(name, 2, width) if width else QUERIES[name].replace(":list", ":list, 7")
+            given = dict.fromkeys(re.findall(r":(\w+)", TEXTS[name]))
+        text = _text(name, 2, width) if width else TEXTS[name].replace(":list", ":list, 7")
         return " / ".join(row[3] for row in db.execute("EXPLAIN QUERY PLAN " + text, given))
 
     assert "SEARCH r USING INTEGER PRIMARY KEY" in plan("append", 21)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,13 +30,12 @@ ends = st.tuples(st.sampled_from(IDS), st.integers(-1, 0), st.sampled_from(["don
 
 
 class Histories(RuleBasedStateMachine):
-    url: str
+    new_url: Callable[[], str]
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.folder = tempfile.TemporaryDirectory()
-        self.place = self.url.format(folder=self.folder.name, name=next(_names))
+        self.place = self.new_url()
         self.store: Store = open_store(self.place, clock=self.clock)
         self.runs: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, dict[int, Any]] = {}
@@ -43,7 +43,6 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.close()
-        self.folder.cleanup()
 
     @rule(ids=st.lists(st.sampled_from(IDS), max_size=3), owner=st.sampled_from([*OWNERS, None]))
     def create(self, ids: list[str], owner: str | None) -> None:
@@ -148,19 +147,19 @@ class Histories(RuleBasedStateMachine):
             assert self.store.spent([row.no])[row.no].steps == len(self.rows[row.id])
 
 
-class MemoryHistories(Histories):
-    url = "memory://model-{name}"
-
-
-class SQLiteHistories(Histories):
-    url = "{folder}/model.db"
-
-
-@pytest.mark.parametrize("machine", [MemoryHistories, SQLiteHistories])
-def test_histories(machine: type[Histories]) -> None:
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+def test_histories(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    new_urls: dict[str, Callable[[], str]] = {
+        "memory": lambda: f"memory://model-{next(_names)}",
+        "sqlite": lambda: f"{tmp_path}/{next(_names)}.db",
+    }
+    new_url = new_urls[kind] if kind in new_urls else request.getfixturevalue("new_schema")
     run_state_machine_as_test(
-        machine,
+        type("Machine", (Histories,), {"new_url": staticmethod(new_url)}),
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60 if kind in new_urls else 25,  # there each makes its tables anew
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -27,6 +27,12 @@ class TestSQLite(StoreSuite):
         return lambda clock=None: open_store(tmp_path / "suite.db", clock=clock)
 
 
+class TestPostgres(StoreSuite):
+    @pytest.fixture
+    def make_store(self, postgres_url: str) -> MakeStore:
+        return lambda clock=None: open_store(postgres_url, clock=clock)
+
+
 @pytest.mark.parametrize(
     ("given", "url"),
     [
@@ -55,8 +61,6 @@ def test_urls(given: str | Path, url: str) -> None:
         ("sqlite:///loans.db?mode=ro", "takes no parameters"),
         ("file:loans.db", "Accepted: a path"),
         ("https://example.com/loans.db", "no store for https:// URLs. Accepted: a path"),
-        ("postgresql+asyncpg://me:secret@db/loans", "no PostgreSQL store yet. Accepted: a path"),
-        ("postgres://db/loans", "no PostgreSQL store yet"),
     ],
 )
 def test_urls_that_are_none(given: str, advice: str) -> None:

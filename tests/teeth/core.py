@@ -44,8 +44,8 @@ PLANTED = [
     Plant(
         "a claim leaves the epoch as it is",
         "src/holdfast/store/queries.sql",
-        "UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running'",
-        "UPDATE run SET owner = :owner, status = 'running'",
+        "UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running'",
+        "UPDATE holdfast.run SET owner = :owner, status = 'running'",
         [SUITE + "::TestSQLite"],
     ),
     Plant(
@@ -141,14 +141,14 @@ PLANTED = [
     Plant(
         "a lease that lapsed is ignored",
         "src/holdfast/claiming.py",
-        " or row.lease_until_ms <= self._home._store.now_ms()",
+        " or row.lease_until_ms <= await self._now_ms()",
         "",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
         "a lease is taken before it lapsed",
         "src/holdfast/claiming.py",
-        " or row.lease_until_ms <= self._home._store.now_ms()",
+        " or row.lease_until_ms <= await self._now_ms()",
         " or True",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),

@@ -91,8 +91,6 @@ def test_killed_while_it_waits_sent_to_by_another_process_and_resumed(tmp_path: 
     assert first.stdout is not None and first.stdout.read() == "preparing\n"
     assert "pay A?" in listed()  # it is dead, and what it was asked for is not
     assert "waits for approval, a bool, and 'perhaps' is none" in command("send", "a", "approval", "perhaps", code=2)
-        "waits for approval", "waits for 'approval'"
-    )
     assert "sent approval true to run a" in command("send", "a", "approval", "yes", "--key", "ada")
     began = time.monotonic()
     second = subprocess.run([sys.executable, "worker.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)

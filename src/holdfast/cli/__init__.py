@@ -25,6 +25,7 @@ _COMMANDS = {
     "watch": "holdfast.cli.watching",
     "cancel": "holdfast.cli.ending",
     "send": "holdfast.cli.sending",
+    "worker": "holdfast.cli.working",
 }
 
 

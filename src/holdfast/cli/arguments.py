@@ -45,12 +45,6 @@ def parse_arguments(definition: Definition, texts: tuple[str, ...]) -> tuple[tup
     return bound.args, bound.kwargs
 
 
-def arguments_again(definition: Definition, arguments: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Recorded arguments, by name, as those of a call."""
-    bound = inspect.BoundArguments(inspect.signature(definition.function), dict(arguments))
-    return bound.args, bound.kwargs
-
-
 def _is_name(signature: inspect.Signature, name: str) -> bool:
     parameter = signature.parameters.get(name)
     if parameter is not None:

@@ -15,13 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from holdfast.app import only_imported
+from holdfast.admission import only_imported
 from holdfast.cli.problems import Problem
 from holdfast.definition import Definition
+from holdfast.known import marked_here, place_of
 from holdfast.store import RunRow
-from holdfast.workflow import AsyncStep, AsyncWorkflow, PlainStep, PlainWorkflow
-
-Workflow = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
+from holdfast.workflow import AsyncStep, AsyncWorkflow, PlainStep, PlainWorkflow, Workflow
 
 LISTED = 8  # names in an error message
 
@@ -40,12 +39,23 @@ def workflow_named(target: str) -> Workflow:
             f"{target!r} names no workflow. Write MODULE:WORKFLOW, such as loans:review_loan or "
             "jobs/loans.py:review_loan."
         )
-    search_here()
-    module = _of_file(Path(where)) if _is_path(where) else _of_module(where, advise=True)
+    module = module_named(where)
     found = _find(module, name)
     if found is None:
         raise Problem(_what_is_there(module, where, name))
     return found
+
+
+def module_named(where: str) -> ModuleType:
+    """``jobs.loans`` or ``jobs/loans.py``, imported."""
+    search_here()
+    return _of_file(Path(where)) if _is_path(where) else _of_module(where, advise=True)
+
+
+def has_workflows(module: ModuleType) -> bool:
+    """Whether it marks or imports any, or is a package of modules that do."""
+    places = [place_of(workflow)[0] for workflow in marked_here()]
+    return bool(_workflows(module)) or any(f"{place}.".startswith(f"{module.__name__}.") for place in places)
 
 
 def workflow_of_run(row: RunRow) -> Workflow:
@@ -72,7 +82,7 @@ def _candidates(row: RunRow, tried: list[str]) -> Iterator[tuple[str, ModuleType
         yield f"file {file}", _of_file(file)
     else:
         tried.append(f"there is no file {row.file}")
-    for name in _modules_of_project():
+    for name in modules_of_project():
         if (named := _importable(name, tried)) is not None:
             yield f"module {name}", named
 
@@ -164,7 +174,7 @@ def _broken(what: str, error: BaseException) -> Problem:
     return Problem(f"{what} cannot be imported: {type(error).__name__}: {error}{where}.")
 
 
-def _modules_of_project() -> list[str]:
+def modules_of_project() -> list[str]:
     """``[tool.holdfast] modules`` in the pyproject.toml of this folder, or the nearest one above."""
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -199,7 +209,7 @@ def _modules_beside(folder: Path, name: str) -> str:
     )
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"Did you mean {near[0]}.py? " if near else ""
-    return f"{meant}{there} Name a module (jobs.loans) or a file (jobs/loans.py), then the workflow in it."
+    return f"{meant}{there} Name a module (jobs.loans) or a file (jobs/loans.py)."
 
 
 def _listed(names: list[str]) -> str:

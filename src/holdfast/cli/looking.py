@@ -15,15 +15,16 @@ from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.timeline import process_of
 from holdfast.cli.waiting import plain
 from holdfast.expected import text_of
-from holdfast.records import count, ms_of, waits_of
+from holdfast.records import count, ms_of, times_resumed, waits_of
 from holdfast.store import RunRow, Spent
 
-STATUSES = ("running", "waiting", "done", "failed", "cancelled", "parked")
+STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "parked")
 STYLES = {
     "done": "green",
     "failed": "red",
     "cancelled": "yellow",
     "parked": "red",
+    "queued": "cyan",
     "running": "cyan",
     "waiting": "cyan",
     "open": "cyan",
@@ -58,10 +59,6 @@ def condition_of(row: RunRow, now_ms: int) -> str:
     if row.lease_until_ms <= now_ms:
         return "stalled"
     return row.status if row.workflow else "open"
-
-
-def _resumed(row: RunRow) -> int:
-    return row.epoch - 1 if row.status != "cancelled" else max(0, row.epoch - 2)
 
 
 @click.command("list")
@@ -152,7 +149,7 @@ def entry_of(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
         "condition": condition_of(row, now_ms),
         "steps": spent.steps,
         "saves": spent.saves,
-        "resumed": _resumed(row),
+        "resumed": times_resumed(row),
         "deaths": row.deaths,
         "owner": owner_of(row, now_ms),
         "created_at": iso(row.created_ms),

@@ -30,7 +30,7 @@ def shared(function: F, *, store: str = _STORE) -> F:
 
 
 @contextmanager
-def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast]:
+def opened(store: str | None, *, existing: bool = True, lease: float = 10) -> Iterator[app.Holdfast]:
     """The store that the line names. ``existing``: only looking at a file that is not there would make one."""
     url = store or os.environ.get("HOLDFAST_URL") or app.DEFAULT_URL
     target = parse_url(url)
@@ -41,7 +41,7 @@ def opened(store: str | None, *, existing: bool = True) -> Iterator[app.Holdfast
             f"there is no store at {target.place}. Name the one you mean with --store, or in the environment as "
             f"HOLDFAST_URL.{here}"
         )
-    hf = app.open(url)
+    hf = app.open(url, lease=lease)
     try:
         yield hf
     finally:

@@ -16,14 +16,15 @@ from rich.text import Text
 
 from holdfast import codec, lease
 from holdfast.app import Holdfast
-from holdfast.cli.arguments import arguments_again, parse_arguments
-from holdfast.cli.finding import Workflow, definition_of, workflow_named, workflow_of_run
+from holdfast.cli.arguments import parse_arguments
+from holdfast.cli.finding import definition_of, workflow_named, workflow_of_run
 from holdfast.cli.options import opened, run_named, shared, store_hint
 from holdfast.cli.printing import complain, console, lines, print_json, print_value, short
 from holdfast.cli.problems import DONE, FAILED, INTERRUPTED, STOPPED, TERMINATED, USAGE, Problem, code_of
 from holdfast.cli.progress import Progress, on_stderr
 from holdfast.errors import Busy, HoldfastError, StoreError
 from holdfast.failure import Failure
+from holdfast.known import call_again
 from holdfast.records import count
 from holdfast.store import RunRow
 from holdfast.workflow import Call
@@ -101,11 +102,7 @@ def _again(hf: Holdfast, id: str, store: str | None) -> tuple[str, Call[Any] | O
 def _call_of(row: RunRow) -> Call[Any]:
     if not row.workflow:
         raise Problem(f"{row.id!r} is a session: the program that opens it again carries on with it.")
-    workflow: Workflow = workflow_of_run(row)
-    definition = definition_of(workflow)
-    arguments = codec.decode(row.inputs, definition.parameter_types, f"run {row.id!r}, its arguments", root="")
-    positional, named = arguments_again(definition, arguments)
-    return workflow.bind(*positional, **named)
+    return call_again(workflow_of_run(row), row)
 
 
 # -- one run -----------------------------------------------------------------------------------------------

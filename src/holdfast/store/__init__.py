@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from holdfast.errors import StoreError
 from holdfast.store.protocol import (
     FINISHED,
     NEVER_MS,
@@ -50,6 +51,14 @@ def open_store(url: str | os.PathLike[str], *, clock: Callable[[], int] | None =
         from holdfast.store.memory import MemoryStore
 
         return MemoryStore(target.place, clock=clock)
+    if target.address is not None:
+        try:
+            from holdfast.store.postgres import PostgresStore
+        except ImportError as error:
+            raise StoreError(
+                f"{target.url}: a PostgreSQL store needs psycopg: pip install 'holdfast[postgres]' ({error})."
+            ) from error
+        return PostgresStore(target.address, clock=clock)
     from holdfast.store.sqlite import SQLiteStore
 
     return SQLiteStore(target.place, url=target.url, clock=clock)

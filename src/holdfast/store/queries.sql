@@ -1,94 +1,176 @@
--- Every statement holdfast sends, by name, in the SQL that SQLite and PostgreSQL share.
--- `:word` is a parameter. `:rows` stands for as many rows of a VALUES list, `:list` for as many
--- parameters, as the caller has; both databases call the columns of a VALUES list column1, column2, …
--- A row of NULLs in `:rows` is padding and matches nothing.
+-- Every statement holdfast sends, by name, in the SQL that SQLite and PostgreSQL share; `name/postgres` is what
+-- PostgreSQL is sent instead, where it truly differs (docs/design/postgres.md).
+-- `:word` is a parameter; `:now_ms` is the store's clock. `:rows` stands for as many rows of a VALUES list, `:list` for
+-- as many parameters, as the caller has; both databases call the columns of a VALUES list column1, column2, …
+-- A row of NULLs in `:rows` is padding and matches nothing. Where a statement has `:rows`, `rows:` are the types of
+-- their columns, which PostgreSQL has to be told.
+-- `holdfast.` before a table is the schema: PostgreSQL is sent the one that was chosen, SQLite none.
 
 -- name: append
+-- rows: int8 int8 int8 text text text text text int8 text text int8 int8 float8 int8 float8 bytea bytea bytea bytea int8
 -- The fence is in the statement itself: a run whose epoch has moved on, or that nobody owns (it was
 -- finished or handed back), matches no row here.
-INSERT INTO checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
+INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
     started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
-SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN run AS r
+SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN holdfast.run AS r
 WHERE r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL
 
+-- name: append/postgres
+-- One row. FOR SHARE: who takes the run over waits until this row is committed, and so finds it. Nothing weaker does.
+-- rows: as append
+INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
+    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+SELECT v.* FROM (VALUES :rows) AS v JOIN holdfast.run AS r ON r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL
+FOR SHARE OF r
+
+-- name: append_many/postgres
+-- The runs were locked in the one order by share or lock, in the same statement.
+-- rows: as append
+INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
+    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+SELECT v.* FROM (VALUES :rows) AS v JOIN locked AS r ON r.no = v.column1 AND r.epoch = v.column3
+
+-- name: share/postgres
+SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORDER BY no FOR SHARE
+
+-- name: lock/postgres
+-- For batches that end runs too: a lock that had to grow could meet another that has to.
+SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORDER BY no FOR NO KEY UPDATE
+
 -- name: create
-INSERT INTO run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
+-- rows: text text text text text text bytea bytea bytea bytea text int8 int8 text bytea bytea int8 text int8 int8 int8 int8 int8 int8 bytea bytea int8 int8
+INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum)
 SELECT v.* FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 ON CONFLICT (id) DO NOTHING
 RETURNING no, id
 
+-- name: create/postgres
+-- A row holds how long its lease (column20) and its delay (column23) are; the time is the database's.
+-- rows: as create
+INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum)
+SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10,
+    v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18, v.column19,
+    CASE WHEN v.column18 IS NULL THEN 0 ELSE :now_ms + v.column20 END, :now_ms, :now_ms,
+    CASE WHEN v.column23 = 0 THEN 0 ELSE :now_ms + v.column23 END, v.column24, v.column25, v.column26, v.column27, v.column28
+FROM (VALUES :rows) AS v
+ON CONFLICT (id) DO NOTHING
+RETURNING no, id, owner, epoch, lease_until_ms, created_ms, due_ms
+
+-- name: created/postgres
+-- For a batch sent again, of which it is not known whether it was committed: the runs that it created, by their seeds.
+SELECT no, id, seed, lease_until_ms, created_ms, due_ms FROM holdfast.run WHERE id IN (:list)
+
 -- name: record_claims
-INSERT INTO claim (run_no, epoch, owner, claimed_ms, found, seen_ms)
+-- rows: int8 int8 text int8
+INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms)
 SELECT v.*, '', 0 FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 
+-- name: record_claims/postgres
+INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms)
+SELECT no, epoch, owner, created_ms, '', 0 FROM created WHERE owner IS NOT NULL
+
 -- name: finish
-UPDATE run SET status = v.column3, result = v.column4, error = v.column5, end_checksum = v.column6, updated_ms = v.column7,
+-- rows: int8 int8 text bytea bytea int8 int8 int8 bytea int8
+UPDATE holdfast.run SET status = v.column3, result = v.column4, error = v.column5, end_checksum = v.column6, updated_ms = v.column7,
     due_ms = CASE WHEN run.wakes > v.column10 THEN 0 ELSE v.column8 END, waiting = v.column9,
     owner = NULL, lease_until_ms = 0, doing = NULL
 FROM (VALUES :rows) AS v
 WHERE run.no = v.column1 AND run.epoch = v.column2 AND run.owner IS NOT NULL
 
+-- name: finish/postgres
+-- rows: int8 int8 text bytea bytea int8 int8 bytea int8
+UPDATE holdfast.run SET status = v.column3, result = v.column4, error = v.column5, end_checksum = v.column6, updated_ms = :now_ms,
+    due_ms = CASE WHEN run.wakes > v.column9 THEN 0 ELSE v.column7 END, waiting = v.column8,
+    owner = NULL, lease_until_ms = 0, doing = NULL
+FROM (VALUES :rows) AS v JOIN locked ON locked.no = v.column1 AND locked.epoch = v.column2
+WHERE run.no = v.column1
+RETURNING status, due_ms
+
 -- name: wake
 -- Whether the run sleeps is looked at in the moment of the change: who is just going to sleep compares the number of wakes.
-UPDATE run SET wakes = wakes + 1, due_ms = CASE WHEN owner IS NULL AND status = 'waiting' THEN 0 ELSE due_ms END
+UPDATE holdfast.run SET wakes = wakes + 1, due_ms = CASE WHEN owner IS NULL AND status = 'waiting' THEN 0 ELSE due_ms END
 WHERE no = :no AND status NOT IN ('done', 'cancelled')
 RETURNING wakes
 
 -- name: standing
-SELECT checksum FROM checkpoint WHERE run_no = :run_no AND seq = :seq
+SELECT checksum FROM holdfast.checkpoint WHERE run_no = :run_no AND seq = :seq
+
+-- name: standing/postgres
+SELECT run_no, seq, checksum FROM holdfast.checkpoint
+WHERE (run_no, seq) IN (SELECT * FROM unnest(CAST(:run_nos AS BIGINT[]), CAST(:seqs AS BIGINT[])))
+
+-- name: lock_runs/postgres
+-- Whole and in the one order: for what is settled, and what must not be looked at while another changes it.
+SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+FROM holdfast.run WHERE no IN (:list) ORDER BY no FOR NO KEY UPDATE
+
+-- name: lock_id/postgres
+SELECT no FROM holdfast.run WHERE id = :id FOR NO KEY UPDATE
+
+-- name: lock_family/postgres
+-- A run, what is below it, and the parent that its end wakes.
+WITH RECURSIVE below (no) AS (
+    SELECT no FROM holdfast.run WHERE id = :id
+    UNION
+    SELECT child.no FROM below JOIN holdfast.run AS child ON child.parent_no = below.no)
+SELECT no FROM holdfast.run
+WHERE no IN (SELECT no FROM below UNION ALL SELECT parent_no FROM holdfast.run WHERE id = :id AND parent_no IS NOT NULL)
+ORDER BY no FOR NO KEY UPDATE
 
 -- name: run_of_no
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
-FROM run WHERE no = :no
+FROM holdfast.run WHERE no = :no
 
 -- name: run_of_id
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
-FROM run WHERE id = :id
+FROM holdfast.run WHERE id = :id
 
 -- name: runs
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
-FROM run
+FROM holdfast.run
 WHERE no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: runs_of_status
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
-FROM run
+FROM holdfast.run
 WHERE status = :status AND no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: spent
-SELECT run_no, coalesce(sum(tokens), 0), coalesce(sum(usd), 0.0),
+SELECT run_no, CAST(coalesce(sum(tokens), 0) AS BIGINT), coalesce(sum(usd), 0.0),
     sum(CASE WHEN kind = 'step' THEN 1 ELSE 0 END), sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
-FROM checkpoint WHERE run_no IN (:list)
+FROM holdfast.checkpoint WHERE run_no IN (:list)
 GROUP BY run_no
 
 -- name: load
 SELECT run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
     started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum
-FROM checkpoint WHERE run_no = :run_no AND seq > :after
+FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after
 ORDER BY seq
 
 -- name: claims
-SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM claim WHERE run_no = :run_no ORDER BY epoch
+SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM holdfast.claim WHERE run_no = :run_no ORDER BY epoch
 
 -- name: record_takeover
 -- Before the claim itself, from the row as it is found.
-INSERT INTO claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
+INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
 SELECT no, epoch + 1, :owner, :now_ms, coalesce(CAST(:lost AS TEXT), status),
     CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
-FROM run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
+FROM holdfast.run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 
 -- name: claim
-UPDATE run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
-    lease_until_ms = :until_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
+UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
+    lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
@@ -96,80 +178,147 @@ RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, 
 -- name: due
 -- What nobody owns is found by one of two indices: what is due at once, and what has a time.
 SELECT no, priority FROM (
-    SELECT no, priority FROM run
+    SELECT no, priority FROM holdfast.run
     WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:list)
     ORDER BY priority DESC, no LIMIT :limit)
 UNION ALL
 SELECT no, priority FROM (
-    SELECT no, priority FROM run
+    SELECT no, priority FROM holdfast.run
     WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:list)
         AND due_ms <= :now_ms
     ORDER BY priority DESC, no LIMIT :limit)
 ORDER BY priority DESC, no LIMIT :limit
 
+-- name: due/postgres
+-- Each part locks what it finds and passes over what another worker has locked; what is left over is let go at the end
+-- of the transaction. The last column says how its owner was lost.
+SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, lost
+FROM (
+    SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
+        WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+        ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS ready
+    UNION ALL
+    SELECT * FROM (SELECT *, NULL FROM holdfast.run
+        WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+            AND due_ms <= :now_ms
+        ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS timed
+    UNION ALL
+    SELECT * FROM (SELECT *, CASE WHEN owner IN (:dead) THEN 'died' ELSE 'lapsed' END FROM holdfast.run
+        WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms OR owner IN (:dead))
+            AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+        ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
+) AS found
+ORDER BY priority DESC, no LIMIT :limit
+
+-- name: lock_queue/postgres
+SELECT CAST(pg_advisory_xact_lock(:number) AS TEXT)
+
+-- name: living/postgres
+SELECT count(*) FROM holdfast.run
+WHERE queue = :queue AND owner IS NOT NULL AND lease_until_ms > :now_ms AND NOT owner IN (:dead)
+
 -- name: owned
 -- Live runs only: as many rows as there are runs in flight.
-SELECT no, queue, priority, status, workflow, owner, lease_until_ms FROM run WHERE owner IS NOT NULL
+SELECT no, queue, priority, status, workflow, owner, lease_until_ms FROM holdfast.run WHERE owner IS NOT NULL
 
 -- name: owners
-SELECT DISTINCT owner FROM run WHERE owner IS NOT NULL
+SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL ORDER BY owner
 
 -- name: renew
-UPDATE run SET lease_until_ms = :until_ms WHERE owner = :owner RETURNING no
+UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms WHERE owner = :owner RETURNING no
+
+-- name: renew/postgres
+WITH held AS (SELECT no FROM holdfast.run WHERE owner = :owner ORDER BY no FOR NO KEY UPDATE)
+UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms FROM held WHERE run.no = held.no RETURNING run.no
 
 -- name: note_doing
-UPDATE run SET doing = v.column3
+-- rows: int8 text bytea
+UPDATE holdfast.run SET doing = v.column3
 FROM (VALUES :rows) AS v
 WHERE run.no = v.column1 AND run.owner = v.column2
 
 -- name: note_waiting
-UPDATE run SET waiting = v.column3, status = CASE WHEN v.column3 IS NULL THEN 'running' ELSE 'waiting' END
+-- rows: int8 text bytea
+UPDATE holdfast.run SET waiting = v.column3, status = CASE WHEN v.column3 IS NULL THEN 'running' ELSE 'waiting' END
 FROM (VALUES :rows) AS v
 WHERE run.no = v.column1 AND run.owner = v.column2
 
 -- name: cancel
-UPDATE run SET epoch = epoch + 1, owner = NULL, status = 'cancelled', lease_until_ms = 0, updated_ms = :now_ms,
+UPDATE holdfast.run SET epoch = epoch + 1, owner = NULL, status = 'cancelled', lease_until_ms = 0, updated_ms = :now_ms,
     doing = NULL, waiting = NULL, due_ms = 0
 WHERE id = :id AND status NOT IN ('done', 'cancelled')
 RETURNING no, parent_no
 
 -- name: cancel_children
 WITH RECURSIVE below (no) AS (
-    SELECT no FROM run WHERE parent_no = :no
+    SELECT no FROM holdfast.run WHERE parent_no = :no
     UNION
-    SELECT child.no FROM below JOIN run AS child ON child.parent_no = below.no)
-UPDATE run SET epoch = epoch + 1, owner = NULL, status = 'cancelled', lease_until_ms = 0, updated_ms = :now_ms,
+    SELECT child.no FROM below JOIN holdfast.run AS child ON child.parent_no = below.no)
+UPDATE holdfast.run SET epoch = epoch + 1, owner = NULL, status = 'cancelled', lease_until_ms = 0, updated_ms = :now_ms,
     doing = NULL, waiting = NULL, due_ms = 0
 WHERE no IN (SELECT no FROM below) AND status NOT IN ('done', 'failed', 'cancelled')
 
 -- name: send
-INSERT INTO signal (run_no, n, name, key, value, sent_ms, checksum)
-VALUES (:run_no, :n, :name, :key, :value, :sent_ms, :checksum)
+INSERT INTO holdfast.signal (run_no, n, name, key, value, sent_ms, checksum)
+VALUES (:run_no, :n, :name, :key, :value, :now_ms, :checksum)
 
 -- name: signal_of_key
-SELECT n FROM signal WHERE run_no = :run_no AND key = :key
+SELECT n FROM holdfast.signal WHERE run_no = :run_no AND key = :key
 
 -- name: signals
-SELECT run_no, n, name, key, value, sent_ms, checksum FROM signal WHERE run_no = :run_no AND n > :after ORDER BY n
+SELECT run_no, n, name, key, value, sent_ms, checksum FROM holdfast.signal WHERE run_no = :run_no AND n > :after ORDER BY n
 
 -- name: wakes
-SELECT no, wakes FROM run WHERE no IN (:list)
+SELECT no, wakes FROM holdfast.run WHERE no IN (:list)
 
 -- name: tell
+-- rows: int8 int8 int8 int8 bytea
 -- Fenced as checkpoints are: what an owner tells that has lost the run is not kept.
-INSERT INTO news (run_no, epoch, n, count, data)
-SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN run AS r
+INSERT INTO holdfast.news (run_no, epoch, n, count, data)
+SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN holdfast.run AS r
 WHERE r.no = v.column1 AND r.epoch = v.column2 AND r.owner IS NOT NULL
+ON CONFLICT (run_no, epoch, n) DO NOTHING
+
+-- name: tell/postgres
+-- Whoever tells does not wait for the disk; the setting ends with the statement's transaction.
+-- rows: as tell
+INSERT INTO holdfast.news (run_no, epoch, n, count, data)
+SELECT v.* FROM (VALUES :rows) AS v JOIN holdfast.run AS r ON r.no = v.column1 AND r.epoch = v.column2 AND r.owner IS NOT NULL
+    CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS eased
+ON CONFLICT (run_no, epoch, n) DO NOTHING
 
 -- name: forget_news
-DELETE FROM news WHERE run_no = :run_no AND (epoch < :epoch - 1 OR (epoch = :epoch AND n <= :n))
+DELETE FROM holdfast.news WHERE run_no = :run_no AND (epoch < :epoch - 1 OR (epoch = :epoch AND n <= :n))
+
+-- name: forget_news/postgres
+DELETE FROM holdfast.news USING (SELECT set_config('synchronous_commit', 'off', true)) AS eased
+WHERE run_no = :run_no AND (epoch < :epoch - 1 OR (epoch = :epoch AND n <= :n))
 
 -- name: news
-SELECT run_no, epoch, n, count, data FROM news
+SELECT run_no, epoch, n, count, data FROM holdfast.news
 WHERE run_no = :run_no AND (epoch, n) > (:epoch, :n)
 ORDER BY epoch, n
 
 -- name: clear_news
-DELETE FROM news
-WHERE run_no IN (SELECT r.no FROM run AS r
-    WHERE r.no IN (SELECT DISTINCT run_no FROM news) AND r.owner IS NULL AND r.updated_ms < :before_ms)
+DELETE FROM holdfast.news
+WHERE run_no IN (SELECT r.no FROM holdfast.run AS r
+    WHERE r.no IN (SELECT DISTINCT run_no FROM holdfast.news) AND r.owner IS NULL AND r.updated_ms < :now_ms - :idle_ms)
+
+-- name: clear_news/postgres
+DELETE FROM holdfast.news AS told
+USING holdfast.run AS r, (SELECT set_config('synchronous_commit', 'off', true)) AS eased
+WHERE r.no = told.run_no AND r.owner IS NULL AND r.updated_ms < :now_ms - :idle_ms
+
+-- name: now/postgres
+SELECT :now_ms
+
+-- name: stamp/postgres
+-- What is visible: another one, as soon as anything was committed.
+SELECT CAST(pg_current_snapshot() AS TEXT)
+
+-- name: notify/postgres
+SELECT CAST(pg_notify(:channel, '') AS TEXT)
+
+-- name: schema_number/postgres
+SELECT count(*) FROM holdfast.migration

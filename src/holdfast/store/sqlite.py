@@ -22,7 +22,8 @@ from msgspec.structs import astuple, replace
 
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
-from holdfast.store import sqlite_owners
+from holdfast.store import owners
+from holdfast.store.owners import run_row
 from holdfast.store.protocol import (
     Batch,
     Checkpoint,
@@ -36,11 +37,11 @@ from holdfast.store.protocol import (
     Taken,
     end_checksum,
 )
-from holdfast.store.queries import QUERIES
+from holdfast.store.settling import one_epoch_each, run_nos, settled
+from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
-from holdfast.store.sqlite_owners import items, listing, run_row
-from holdfast.store.sqlite_rows import SIZES, bulk, pieces
+from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk, items, listing, pieces
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class SQLiteStore:
         try:
             if batch.creates or batch.finishes or len(rows) > SIZES[-1]:
                 return _in_transaction(db, lambda: self._all_at_once(db, batch))
-            if _one_epoch_each(rows) and _append(db, rows) == len(rows):
+            if one_epoch_each(rows) and _append(db, rows) == len(rows):
                 return Committed()
         except (apsw.ConstraintError, _Unsettled):
             pass
@@ -110,30 +111,26 @@ class SQLiteStore:
     def _all_at_once(self, db: apsw.Connection, batch: Batch) -> Committed:
         """The batch as nearly every batch goes; rolled back, to be settled, if the fence has a say in it."""
         created = self._create(db, batch.creates)
-        if not _one_epoch_each(batch.appends) or _append(db, batch.appends) != len(batch.appends):
+        if not one_epoch_each(batch.appends) or _append(db, batch.appends) != len(batch.appends):
             raise _Unsettled
         if self._finish(db, batch.finishes) != len(batch.finishes):
             raise _Unsettled
         return Committed(created=created)
 
     def _settle(self, db: apsw.Connection, batch: Batch) -> Committed:
-        """The batch run by run: everything it holds for one, or, if the fence refuses any of it, nothing."""
-        committed = Committed(created=self._create(db, batch.creates))
-        parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
+        created = self._create(db, batch.creates)
+        runs: dict[int, RunRow] = {}
+        for no in run_nos(batch):
+            runs.update((no, run_row(found)) for found in db.execute(TEXTS["run_of_no"], {"no": no}))
+        standing: dict[tuple[int, int], int] = {}
         for row in batch.appends:
-            parts.setdefault(row.run_no, ([], []))[0].append(row)
-        for finish in batch.finishes:
-            parts.setdefault(finish.run_no, ([], []))[1].append(finish)
-        for run_no, (rows, finishes) in parts.items():
-            found = db.execute(QUERIES["run_of_no"], {"no": run_no}).fetchall()
-            run = run_row(found[0]) if found else None
-            fresh = _admitted(db, run, rows, finishes)
-            if run is None or fresh is None:
-                committed.fenced.add(run_no)
-            elif run.owner is not None:
-                _append(db, fresh)
-                self._finish(db, finishes[:1])
-        return committed
+            place = (row.run_no, row.seq)
+            for (checksum,) in db.execute(TEXTS["standing"], {"run_no": row.run_no, "seq": row.seq}):
+                standing[place] = checksum
+        left = settled(batch, runs, standing)
+        _append(db, left.appends)
+        self._finish(db, left.finishes)
+        return Committed(created=created, fenced=left.fenced)
 
     def _create(self, db: apsw.Connection, given: list[RunRow]) -> dict[str, RunRow]:
         if not given:
@@ -174,14 +171,14 @@ class SQLiteStore:
         changed = bulk(db, "finish", rows)[0]
         for finish in finishes:
             if finish.parent_no is not None:
-                sqlite_owners.wake(db, finish.parent_no)
+                owners.wake(Transaction(db), finish.parent_no)
         return changed
 
     # -- owners --------------------------------------------------------------------------------------------
 
     def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
         return self._transact(
-            lambda db: sqlite_owners.claim(db, self.now_ms(), run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
+            lambda t: owners.claim(t, self.now_ms(), run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
         )
 
     def claim_due(
@@ -197,16 +194,19 @@ class SQLiteStore:
     ) -> list[Taken]:
         def found(db: apsw.Connection) -> dict[int, str | None]:
             now, names = self.now_ms(), sorted(workflows)
-            return sqlite_owners.due(db, now, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
+            return due(db, now, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
+
+        def take(db: apsw.Connection) -> list[Taken]:
+            t = Transaction(db)
+            runs = [(owners.run_of_no(t, no), lost) for no, lost in found(db).items()]
+            return owners.claim_all(t, self.now_ms(), runs, owner=owner, ttl_ms=ttl_ms)
 
         if not workflows or not self._looked(found):  # whoever only looks keeps no other from writing
             return []
-        return self._transact(
-            lambda db: sqlite_owners.claim_all(db, self.now_ms(), found(db), owner=owner, ttl_ms=ttl_ms)
-        )
+        return self._write(lambda db: _in_transaction(db, lambda: take(db)))
 
     def owners(self) -> list[str]:
-        return [owner for (owner,) in self._ask(QUERIES["owners"], ())]
+        return [owner for (owner,) in self._ask(TEXTS["owners"], ())]
 
     def renew(
         self,
@@ -217,17 +217,17 @@ class SQLiteStore:
         waiting: Mapping[int, bytes | None] = {},
     ) -> set[int]:
         return self._transact(
-            lambda db: sqlite_owners.renew(db, self.now_ms(), owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
+            lambda t: owners.renew(t, self.now_ms(), owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
         )
 
     def cancel(self, id: str) -> RunRow | None:
-        return self._transact(lambda db: sqlite_owners.cancel(db, self.now_ms(), id))
+        return self._transact(lambda t: owners.cancel(t, self.now_ms(), id))
 
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
-        return self._transact(lambda db: sqlite_owners.send(db, self.now_ms(), id, name, value, key))
+        return self._transact(lambda t: owners.send(t, self.now_ms(), id, name, value, key))
 
     def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
-        found = self._ask(QUERIES["signals"], {"run_no": run_no, "after": after})
+        found = self._ask(TEXTS["signals"], {"run_no": run_no, "after": after})
         return [Signal(**dict(zip(Signal.__struct_fields__, row, strict=True))) for row in found]
 
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
@@ -244,7 +244,7 @@ class SQLiteStore:
     # -- reading -------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> RunRow | None:
-        found = self._ask(QUERIES["run_of_id"], {"id": id})
+        found = self._ask(TEXTS["run_of_id"], {"id": id})
         return run_row(found[0]) if found else None
 
     def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
@@ -254,8 +254,8 @@ class SQLiteStore:
             "after": _NEWEST if after is None else after,
         }
         if status is None:
-            return [run_row(row) for row in self._ask(QUERIES["runs"], given)]
-        return [run_row(row) for row in self._ask(QUERIES["runs_of_status"], {**given, "status": status})]
+            return [run_row(row) for row in self._ask(TEXTS["runs"], given)]
+        return [run_row(row) for row in self._ask(TEXTS["runs_of_status"], {**given, "status": status})]
 
     def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
         sums = {no: Spent() for no in run_nos}
@@ -268,10 +268,10 @@ class SQLiteStore:
         # The columns come in the order of its fields, as _append sends them. Each row is taken as it comes: thousands
         # of tuples kept at once would set off the garbage collector again and again.
         given = {"run_no": run_no, "after": after}
-        return self._ask(QUERIES["load"], given, lambda rows: list(starmap(Checkpoint, rows)))
+        return self._ask(TEXTS["load"], given, lambda rows: list(starmap(Checkpoint, rows)))
 
     def claims(self, run_no: int) -> list[Claim]:
-        found = self._ask(QUERIES["claims"], {"run_no": run_no})
+        found = self._ask(TEXTS["claims"], {"run_no": run_no})
         return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
 
     # -- news ----------------------------------------------------------------------------------------------
@@ -282,15 +282,15 @@ class SQLiteStore:
             for row in news:
                 if row.forget is not None:
                     given = {"run_no": row.run_no, "epoch": row.epoch, "n": row.forget}
-                    db.execute(QUERIES["forget_news"], given)
+                    db.execute(TEXTS["forget_news"], given)
 
         self._tell(write)
 
     def clear_news(self, *, idle_ms: int) -> None:
-        self._tell(lambda db: db.execute(QUERIES["clear_news"], {"before_ms": self.now_ms() - idle_ms}))
+        self._tell(lambda db: db.execute(TEXTS["clear_news"], {"now_ms": self.now_ms(), "idle_ms": idle_ms}))
 
     def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
-        found = self._ask(QUERIES["news"], {"run_no": run_no, "epoch": epoch, "n": n})
+        found = self._ask(TEXTS["news"], {"run_no": run_no, "epoch": epoch, "n": n})
         return [News(run_no=r[0], epoch=r[1], n=r[2], count=r[3], data=r[4]) for r in found]
 
     def stamp(self) -> object:
@@ -336,8 +336,8 @@ class SQLiteStore:
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
-    def _transact(self, work: Callable[[apsw.Connection], T]) -> T:
-        return self._write(lambda db: _in_transaction(db, lambda: work(db)))
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        return self._write(lambda db: _in_transaction(db, lambda: work(Transaction(db))))
 
     def _open_writer(self) -> apsw.Connection:
         self._note_process()
@@ -453,36 +453,6 @@ def _abandon(db: apsw.Connection) -> None:
 
 def _append(db: apsw.Connection, rows: list[Checkpoint]) -> int:
     return bulk(db, "append", [astuple(row) for row in rows])[0]
-
-
-def _one_epoch_each(rows: list[Checkpoint]) -> bool:
-    """Whether no run has rows of two epochs here, of which the fence would let some pass."""
-    return len(rows) < 2 or len({(r.run_no, r.epoch) for r in rows}) == len({r.run_no for r in rows})
-
-
-def _admitted(
-    db: apsw.Connection, run: RunRow | None, rows: list[Checkpoint], finishes: list[Finish]
-) -> list[Checkpoint] | None:
-    """The rows of one run that are not there yet, or None if the fence refuses any part of them."""
-    if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:
-        return None
-    fresh: dict[int, Checkpoint] = {}
-    for row in rows:
-        found = db.execute(QUERIES["standing"], {"run_no": row.run_no, "seq": row.seq}).fetchall()
-        if row.seq in fresh:
-            found = [(fresh[row.seq].checksum,)]
-        if not found:
-            fresh[row.seq] = row
-        elif found[0][0] != row.checksum:
-            return None
-    if run.owner is None and (fresh or not all(_is_done(run, finish) for finish in finishes)):
-        return None
-    return list(fresh.values())
-
-
-def _is_done(run: RunRow, finish: Finish) -> bool:
-    """Whether a finish sent again is the one that stands."""
-    return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
 
 
 # SQLite keeps one list of open files and locks for the whole process. A child inherits the list, but not the

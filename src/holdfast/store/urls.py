@@ -6,19 +6,23 @@ import os
 from typing import NamedTuple
 
 from holdfast.errors import StoreError
+from holdfast.store.postgres_url import SCHEMES, Address, parse_postgres
 
 ACCEPTED = (
     "a path such as loans.db, sqlite:///relative.db, sqlite:////absolute/path.db, sqlite+aiosqlite:///…, "
-    "memory:// (private) or memory://name (shared inside this process)"
+    "memory:// (private) or memory://name (shared inside this process), "
+    "postgresql://user:password@host/database"
 )
 
 
 class Target(NamedTuple):
-    """``kind`` is "sqlite" (``place`` is a path) or "memory" (``place`` is a name, or "")."""
+    """``kind`` is "sqlite" (``place`` is a path), "memory" (``place`` is a name, or "") or "postgres" (an address).
+    ``url`` is what may be shown."""
 
     kind: str
     place: str
     url: str
+    address: Address | None = None
 
 
 def parse_url(url: str | os.PathLike[str]) -> Target:
@@ -33,9 +37,9 @@ def parse_url(url: str | os.PathLike[str]) -> Target:
         return Target("memory", rest, f"memory://{rest}")
     if scheme in ("sqlite", "sqlite+aiosqlite"):
         return _parse_sqlite(text, rest)
-    if scheme.partition("+")[0] in ("postgres", "postgresql"):
-        # The URL is not repeated: it may hold a password.
-        raise StoreError(f"This release of holdfast has no PostgreSQL store yet. Accepted: {ACCEPTED}.")
+    if scheme in SCHEMES:
+        address = parse_postgres(text)
+        return Target("postgres", "", address.url, address)
     raise StoreError(f"holdfast has no store for {scheme}:// URLs. Accepted: {ACCEPTED}.")
 
 

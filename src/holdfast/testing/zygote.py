@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import msgspec
 
-from holdfast import claiming, codec
+from holdfast import admission, codec
 from holdfast.app import Holdfast
 from holdfast.definition import Definition
 from holdfast.store import Batch, Committed, Store, open_store
@@ -127,7 +127,7 @@ class CrashingStore:
 
 
 class _FixedSeeds:
-    """The ``os`` of ``holdfast.claiming``: each run gets the same seed, so ``uuid4()`` and ``random()`` can be
+    """The ``os`` of ``holdfast.admission``: each run gets the same seed, so ``uuid4()`` and ``random()`` can be
     compared."""
 
     def __getattr__(self, name: str) -> Any:
@@ -179,7 +179,7 @@ def _child(target: _Target, request: Request) -> Reply:
     folder = Path(request.folder)
     ledger = Observed.ledger = Ledger(folder / "ledger.jsonl", request.process)
     store = CrashingStore(open_in(folder, target.factory), ledger, request.crash)
-    claiming.__dict__["os"] = _FixedSeeds()
+    admission.__dict__["os"] = _FixedSeeds()
     reply = Reply(request.id)
 
     async def main() -> bytes:

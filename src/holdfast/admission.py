@@ -1,0 +1,89 @@
+"""What a new run is recorded with, and whether one that was found is the same work and may go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from . import codec
+from .definition import PYTHON, other_version
+from .errors import Cancelled, HoldfastError, Mismatch, VersionMismatch
+from .store import RunRow
+
+if TYPE_CHECKING:
+    from .definition import Definition
+    from .workflow import Call
+
+
+def refuse_id(id: object) -> None:
+    """Raises ``TypeError`` for what cannot name a run."""
+    if not isinstance(id, str) or not id.strip() or not id.isprintable():
+        raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
+
+
+def new_row(call: Call[Any], inputs: bytes, id: str, state: Mapping[str, Any] | None = None) -> RunRow:
+    """What a run of ``call``, with these inputs, is recorded with; whose it is, or when it is due, is the caller's to
+    add."""
+    definition = call.definition
+    return RunRow(
+        id=id,
+        workflow=definition.name,
+        version=definition.version,
+        python=PYTHON,
+        module=definition.function.__module__,
+        file=definition.code.co_filename,
+        inputs=call.encoded(),
+        fingerprint=codec.fingerprint(inputs),
+        state=codec.encode(dict(state), codec.Types.none, "the initial state", root="state") if state else None,
+        seed=os.urandom(16),
+        queue=definition.queue,
+    )
+
+
+def was_cancelled(id: str) -> Cancelled:
+    return Cancelled(f"run {id!r} was cancelled and does not resume. Start the work again under a new id.")
+
+
+def refuse_other_work(row: RunRow, definition: Definition, inputs: bytes) -> None:
+    """Raises ``Mismatch`` if the id belongs to another workflow, or to the same one with other arguments."""
+    name = definition.name
+    if row.workflow != name:
+        what = f"workflow {row.workflow!r}" if row.workflow else "a session"
+        raise Mismatch(f"run {row.id!r} belongs to {what}, not to {name!r}. Nothing was changed; choose another id.")
+    if row.fingerprint != codec.fingerprint(inputs):
+        recorded, now = codec.readable(row.inputs), codec.readable(inputs)
+        raise Mismatch(
+            f"run {row.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
+            "choose another id for other work."
+        )
+
+
+def refuse_other_version(row: RunRow, definition: Definition) -> None:
+    """Raises ``VersionMismatch`` if other code recorded the run."""
+    if (row.version, row.python) != (definition.version, PYTHON):
+        raise VersionMismatch(other_version(row.id, row, definition))
+
+
+_imported: str | None = None
+
+
+@contextmanager
+def only_imported(what: str) -> Iterator[None]:
+    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
+    global _imported
+    before, _imported = _imported, what
+    try:
+        yield
+    finally:
+        _imported = before
+
+
+def refuse_while_imported() -> None:
+    """Raises ``HoldfastError`` if this code runs only because somebody looks for a workflow in its module."""
+    if _imported is not None:
+        raise HoldfastError(
+            f"{_imported} starts work of its own while it is imported to find a workflow in it: put what it does "
+            'as a program under `if __name__ == "__main__":`'
+        )

@@ -1,0 +1,102 @@
+"""Who owns a run, who may take it, and what wakes it: the transactions that are no batch, for stores that speak SQL.
+
+Each function is given an open transaction, and ``now``: the time by the store's clock, or 0 where the database's own
+clock stands in the statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from holdfast.store.protocol import RunRow, Signal, Taken
+
+_RUN_FIELDS = RunRow.__struct_fields__
+
+
+class Transaction(Protocol):
+    def ask(self, name: str, given: Mapping[str, Any]) -> list[Any]:
+        """What the statement of that name returns."""
+        ...
+
+    def bulk(self, name: str, rows: list[tuple[Any, ...]]) -> int:
+        """How many rows the statement of that name changed, given these for its ``:rows``."""
+        ...
+
+
+def run_row(row: Sequence[Any]) -> RunRow:
+    return RunRow(**dict(zip(_RUN_FIELDS, row, strict=True)))
+
+
+def run_of_no(db: Transaction, no: int) -> RunRow:
+    return run_row(db.ask("run_of_no", {"no": no})[0])
+
+
+def run_of_id(db: Transaction, id: str) -> RunRow | None:
+    found = db.ask("run_of_id", {"id": id})
+    return run_row(found[0]) if found else None
+
+
+def claim(
+    db: Transaction, now: int, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None
+) -> RunRow | None:
+    given = {"no": run_no, "epoch": epoch, "owner": owner, "lost": lost, "now_ms": now, "ttl_ms": ttl_ms}
+    db.ask("record_takeover", given)
+    found = db.ask("claim", given)
+    return run_row(found[0]) if found else None
+
+
+def claim_all(
+    db: Transaction, now: int, found: Sequence[tuple[RunRow, str | None]], *, owner: str, ttl_ms: int
+) -> list[Taken]:
+    """``found``: the runs as they are, and how the owner of each was lost."""
+    taken = []
+    for before, lost in found:
+        row = claim(db, now, before.no, before.epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
+        if row is not None:
+            taken.append(Taken(row, before, lost))
+    return taken
+
+
+def renew(
+    db: Transaction,
+    now: int,
+    owner: str,
+    *,
+    ttl_ms: int,
+    doing: Mapping[int, bytes],
+    waiting: Mapping[int, bytes | None],
+) -> set[int]:
+    held = {no for (no,) in db.ask("renew", {"owner": owner, "now_ms": now, "ttl_ms": ttl_ms})}
+    db.bulk("note_doing", [(no, owner, what) for no, what in doing.items()])
+    db.bulk("note_waiting", [(no, owner, what) for no, what in waiting.items()])
+    return held
+
+
+def wake(db: Transaction, no: int) -> int | None:
+    """How often it has been woken now; None if it has ended."""
+    found = db.ask("wake", {"no": no})
+    return found[0][0] if found else None
+
+
+def cancel(db: Transaction, now: int, id: str) -> RunRow | None:
+    for no, parent_no in db.ask("cancel", {"id": id, "now_ms": now}):
+        db.ask("cancel_children", {"no": no, "now_ms": now})
+        if parent_no is not None:
+            wake(db, parent_no)
+    return run_of_id(db, id)
+
+
+def send(db: Transaction, now: int, id: str, name: str, value: bytes, key: str | None) -> RunRow | None:
+    run = run_of_id(db, id)
+    if run is None:
+        return None
+    if key is not None and db.ask("signal_of_key", {"run_no": run.no, "key": key}):
+        return run
+    n = wake(db, run.no)
+    if n is None:
+        return run
+    signal = Signal(run_no=run.no, n=n, name=name, key=key, value=value, sent_ms=now)
+    given = {field: getattr(signal, field) for field in Signal.__struct_fields__}
+    db.ask("send", {**given, "now_ms": now, "checksum": signal.compute_checksum()})
+    return run_of_id(db, id)

@@ -1,0 +1,358 @@
+"""The store that many machines share: PostgreSQL.
+
+A batch is one statement that commits itself, with the fence and the locks of the runs' rows in it. Only when it did
+not write exactly what was asked for is the batch settled run by run, in a transaction. A connection that was lost is
+replaced, and the same is done again; what may have been committed already is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import starmap
+from typing import Any
+
+import psycopg
+from msgspec.structs import astuple, replace
+
+from holdfast.errors import StoreError
+from holdfast.store import owners, postgres_schema
+from holdfast.store.owners import run_row
+from holdfast.store.postgres_link import Connection, Link, Transaction, in_transaction
+from holdfast.store.postgres_listen import Listener
+from holdfast.store.postgres_rows import Array, statements
+from holdfast.store.postgres_url import Address
+from holdfast.store.protocol import (
+    Batch,
+    Checkpoint,
+    Claim,
+    Committed,
+    Finish,
+    News,
+    RunRow,
+    Signal,
+    Spent,
+    Taken,
+    end_checksum,
+)
+from holdfast.store.settling import one_epoch_each, run_nos, settled
+
+_NEWEST = 2**63 - 1
+TELL_PATIENCE_S = 1.0  # steps wait behind news
+
+
+class PostgresStore:
+    durable = True
+
+    def __init__(self, address: Address, *, clock: Callable[[], int] | None = None) -> None:
+        self.url = address.url
+        self._address = address
+        self._clock = clock
+        known = statements(address.schema, clock is not None)
+        # Two, so that steps do not wait until something long is read.
+        self._writer = Link(address, known, clock)
+        self._reader = Link(address, known, clock)
+        # A schema's name may be longer and odder than a channel's.
+        self._channel = "holdfast_" + hashlib.sha256(address.schema.encode()).hexdigest()[:16]
+        self._listener = Listener(address, self._channel, self._notify)
+        self._refusal: StoreError | None = None
+        _stores.add(self)
+
+    def now_ms(self) -> int:
+        return self._clock() if self._clock else int(self._ask("now", {})[0][0])
+
+    # -- batches -------------------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch) -> Committed:
+        if self._refusal is not None:
+            raise self._refusal
+        if not (batch.creates or batch.appends or batch.finishes):
+            return Committed()
+        return self._writer.run(
+            lambda db: self._commit(db, batch),
+            again=lambda db: self._settle(db, batch, sent_before=True),
+        )
+
+    def _commit(self, db: Connection, batch: Batch) -> Committed:
+        created: dict[str, RunRow] = {}
+        alone = all(finish.parent_no is None for finish in batch.finishes)
+        if alone and one_epoch_each([*batch.appends, *batch.finishes]):
+            try:
+                if self._at_once(self._writer.transaction(db), batch, created):
+                    return Committed(created=created)
+            except psycopg.errors.UniqueViolation:
+                pass  # and nothing of it was written
+        # What was created is so for good; of the rest it does no harm to send it again.
+        left = replace(batch, creates=[row for row in batch.creates if row.id not in created])
+        committed = self._settle(db, left)
+        committed.created |= created
+        return committed
+
+    def _at_once(self, t: Transaction, batch: Batch, created: dict[str, RunRow]) -> bool:
+        """The batch as nearly every batch goes, in one statement. Whether the fence had nothing to say in it."""
+        if len(batch.appends) == 1 and not (batch.creates or batch.finishes):
+            return t.bulk("append", [astuple(batch.appends[0])]) == 1
+        new = _new_rows(batch.creates)
+        creates = [astuple(row)[1:] for row in new.values()]
+        told = t.batch(
+            {"create": creates, "append_many": _rows(batch.appends), "finish": _rows_of_ends(batch.finishes)},
+            {"list": Array("int8", run_nos(batch)), "channel": self._channel},
+        )
+        counts = {"a": 0, "f": 0}
+        for what, number, *more in told:
+            if what == "c":
+                id, lease_until_ms, created_ms, due_ms = more
+                created[id] = _as_created(new[id], number, lease_until_ms, created_ms, due_ms)
+            elif what != "n":
+                counts[what] = number
+        return counts == {"a": len(batch.appends), "f": len(batch.finishes)}
+
+    def _settle(self, db: Connection, batch: Batch, *, sent_before: bool = False) -> Committed:
+        return in_transaction(db, lambda: self._settled(self._writer.transaction(db), batch, sent_before))
+
+    def _settled(self, t: Transaction, batch: Batch, sent_before: bool) -> Committed:
+        created: dict[str, RunRow] = {}
+        if batch.creates:
+            self._at_once(t, Batch(creates=batch.creates), created)
+            if sent_before:
+                _recognise(t, batch.creates, created)
+        parents = {finish.parent_no for finish in batch.finishes if finish.parent_no is not None}
+        locked = t.ask("lock_runs", {"list": Array("int8", sorted(parents.union(run_nos(batch))))})
+        runs = {row.no: row for row in map(run_row, locked)}
+        places = {
+            "run_nos": Array("int8", [r.run_no for r in batch.appends]),
+            "seqs": Array("int8", [r.seq for r in batch.appends]),
+        }
+        standing = {(run_no, seq): checksum for run_no, seq, checksum in t.ask("standing", places)}
+        left = settled(batch, runs, standing)
+        rest = Batch(appends=left.appends, finishes=left.finishes)
+        if run_nos(rest) and not self._at_once(t, rest, {}):
+            raise StoreError(f"{self.url}: rows that were locked changed all the same.")
+        woken = sorted(finish.parent_no for finish in left.finishes if finish.parent_no is not None)
+        for parent_no in woken:
+            owners.wake(t, parent_no)
+        if woken:
+            t.ask("notify", {"channel": self._channel})
+        return Committed(created=created, fenced=left.fenced)
+
+    # -- owners --------------------------------------------------------------------------------------------
+
+    def claim(self, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None) -> RunRow | None:
+        def take(t: Transaction) -> RunRow | None:
+            t.ask("lock_runs", {"list": Array("int8", [run_no])})
+            return owners.claim(t, 0, run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
+
+        return self._writer.transact(take, stands=lambda t, row: row is not None and _holds(t, [row]))
+
+    def claim_due(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        queue: str,
+        workflows: Collection[str],
+        dead: Collection[str],
+        limit: int,
+        at_once: int | None,
+    ) -> list[Taken]:
+        names, gone = Array("text", sorted(workflows)), Array("text", sorted(dead))
+
+        def take(t: Transaction) -> list[Taken]:
+            most = limit
+            if at_once is not None:
+                # Who counts, counts alone, or two would fill the last place.
+                t.ask("lock_queue", {"number": postgres_schema.number_of(self._address.schema, queue)})
+                ((living,),) = t.ask("living", {"queue": queue, "dead": gone})
+                most = min(limit, at_once - living)
+            if most <= 0 or not workflows:
+                return []
+            given = {"queue": queue, "workflows": names, "dead": gone, "limit": most}
+            found = [(run_row(row[:-1]), row[-1]) for row in t.ask("due", given)]
+            return owners.claim_all(t, 0, found, owner=owner, ttl_ms=ttl_ms)
+
+        return self._writer.transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
+
+    def owners(self) -> list[str]:
+        return [owner for (owner,) in self._ask("owners", {})]
+
+    def renew(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        doing: Mapping[int, bytes] = {},
+        waiting: Mapping[int, bytes | None] = {},
+    ) -> set[int]:
+        def prolong(t: Transaction) -> set[int]:
+            # A process that was running while the tables were changed is told by its heartbeat.
+            ((number,),) = t.ask("schema_number", {})
+            if number > self._writer.schema_number:
+                self._refusal = postgres_schema.newer(self._address, number, self._writer.schema_number)
+                raise self._refusal
+            return owners.renew(t, 0, owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
+
+        return self._writer.transact(prolong)
+
+    def cancel(self, id: str) -> RunRow | None:
+        def end(t: Transaction) -> RunRow | None:
+            t.ask("lock_family", {"id": id})
+            row = owners.cancel(t, 0, id)
+            if row is not None:
+                t.ask("notify", {"channel": self._channel})
+            return row
+
+        return self._writer.transact(end)
+
+    def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
+        def put(t: Transaction) -> RunRow | None:
+            t.ask("lock_id", {"id": id})
+            row = owners.send(t, 0, id, name, value, key)
+            if row is not None:
+                t.ask("notify", {"channel": self._channel})
+            return row
+
+        def stands(t: Transaction, row: RunRow | None) -> bool:
+            """Whether the signal that this wake numbered is ours."""
+            if row is None or not t.ask("lock_id", {"id": id}):
+                return False
+            sent = [Signal(**dict(zip(Signal.__struct_fields__, found, strict=True)))
+                    for found in t.ask("signals", {"run_no": row.no, "after": row.wakes - 1})]  # fmt: skip
+            return any((s.n, s.name, s.value, s.key) == (row.wakes, name, value, key) for s in sent)
+
+        return self._writer.transact(put, stands=stands)
+
+    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+        found = self._ask("signals", {"run_no": run_no, "after": after})
+        return [Signal(**dict(zip(Signal.__struct_fields__, row, strict=True))) for row in found]
+
+    def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
+        return dict(self._ask("wakes", {"list": Array("int8", run_nos)}))
+
+    def listen(self, seconds: float) -> None:
+        self._listener.listen(seconds)
+
+    def _notify(self) -> None:
+        self._ask("notify", {"channel": self._channel})
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> RunRow | None:
+        found = self._ask("run_of_id", {"id": id})
+        return run_row(found[0]) if found else None
+
+    def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
+        given = {"workflow": workflow, "limit": max(limit, 0), "after": _NEWEST if after is None else after}
+        if status is None:
+            return [run_row(row) for row in self._ask("runs", given)]
+        return [run_row(row) for row in self._ask("runs_of_status", {**given, "status": status})]
+
+    def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
+        sums = {no: Spent() for no in run_nos}
+        for no, tokens, usd, steps, saves, last_ms in self._ask("spent", {"list": Array("int8", list(sums))}):
+            sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
+        return sums
+
+    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+        # The columns come in the order of its fields. Each row is taken as it comes: thousands of tuples kept at once
+        # would set off the garbage collector again and again.
+        given = {"run_no": run_no, "after": after}
+        return self._reader.ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
+
+    def claims(self, run_no: int) -> list[Claim]:
+        found = self._ask("claims", {"run_no": run_no})
+        return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
+
+    def _ask(self, name: str, given: Mapping[str, Any]) -> list[Any]:
+        return self._reader.ask(name, given, lambda rows: rows.fetchall())
+
+    # -- news ----------------------------------------------------------------------------------------------
+
+    def tell(self, news: list[News]) -> None:
+        def write(db: Connection) -> None:
+            t = self._writer.transaction(db)
+            t.bulk("tell", [(row.run_no, row.epoch, row.n, row.count, row.data) for row in news])
+            for row in news:
+                if row.forget is not None:
+                    t.ask("forget_news", {"run_no": row.run_no, "epoch": row.epoch, "n": row.forget})
+
+        self._writer.run(write, patience_s=TELL_PATIENCE_S)
+
+    def clear_news(self, *, idle_ms: int) -> None:
+        def clear(db: Connection) -> None:
+            self._writer.transaction(db).ask("clear_news", {"idle_ms": idle_ms})
+
+        self._writer.run(clear, patience_s=TELL_PATIENCE_S)
+
+    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
+        found = self._ask("news", {"run_no": run_no, "epoch": epoch, "n": n})
+        return [News(run_no=r[0], epoch=r[1], n=r[2], count=r[3], data=r[4]) for r in found]
+
+    def stamp(self) -> object:
+        return self._ask("stamp", {})[0][0]
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._listener.close()
+        self._writer.close()
+        self._reader.close()
+
+    def forget(self) -> None:
+        self._listener.forget()
+        self._writer.forget()
+        self._reader.forget()
+
+
+def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:
+    """By id, the first of each; with their checksums, and still without number and times."""
+    rows: dict[str, RunRow] = {}
+    for row in given:
+        checksums = {"checksum": row.compute_checksum(), "end_checksum": end_checksum(row.result, row.error)}
+        rows.setdefault(row.id, replace(row, **checksums))
+    return rows
+
+
+def _as_created(row: RunRow, no: int, lease_until_ms: int, created_ms: int, due_ms: int) -> RunRow:
+    times = {"lease_until_ms": lease_until_ms, "created_ms": created_ms, "updated_ms": created_ms, "due_ms": due_ms}
+    return replace(row, no=no, **times)
+
+
+def _recognise(t: Transaction, given: list[RunRow], created: dict[str, RunRow]) -> None:
+    """Add the runs that a batch created when it was sent before. Nobody else draws the same seed."""
+    asked = _new_rows([row for row in given if row.id not in created])
+    for no, id, seed, *times in t.ask("created", {"list": Array("text", list(asked))}):
+        if seed == asked[id].seed:
+            created[id] = _as_created(asked[id], no, *times)
+
+
+def _rows(appends: list[Checkpoint]) -> list[tuple[Any, ...]]:
+    return [astuple(row) for row in appends]
+
+
+def _rows_of_ends(finishes: list[Finish]) -> list[tuple[Any, ...]]:
+    return [
+        (f.run_no, f.epoch, f.status, f.result, f.error, end_checksum(f.result, f.error), f.due_ms, f.waiting, f.wakes)
+        for f in finishes
+    ]
+
+
+def _holds(t: Transaction, rows: list[RunRow]) -> bool:
+    """Whether these claims stand. Locked, since the transaction that made them may not have ended yet."""
+    locked = t.ask("lock_runs", {"list": Array("int8", sorted(row.no for row in rows))})
+    found = {(row.no, row.owner, row.epoch) for row in map(run_row, locked)}
+    return bool(rows) and all((row.no, row.owner, row.epoch) in found for row in rows)
+
+
+# A child has the parent's connections, but not its threads: whatever lock one of them held stays locked there.
+_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,76 @@
+"""What becomes of a batch that did not go through as a whole: settled run by run, without I/O.
+
+To settle a batch is to send it again, so what was written already does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from holdfast.store.protocol import Batch, Checkpoint, Finish, RunRow
+
+
+class Settled(NamedTuple):
+    """What of a batch is still to be written, and the runs of which nothing may be."""
+
+    appends: list[Checkpoint]
+    finishes: list[Finish]
+    fenced: set[int]
+
+
+def one_epoch_each(rows: Iterable[Checkpoint | Finish]) -> bool:
+    """Whether no run has rows of two epochs here, of which the fence would let some pass."""
+    epochs: dict[int, int] = {}
+    return all(epochs.setdefault(row.run_no, row.epoch) == row.epoch for row in rows)
+
+
+def run_nos(batch: Batch) -> list[int]:
+    """The runs that a batch has rows of, in the one order in which they are locked."""
+    return sorted({row.run_no for row in batch.appends} | {finish.run_no for finish in batch.finishes})
+
+
+def settled(batch: Batch, runs: Mapping[int, RunRow], standing: Mapping[tuple[int, int], int]) -> Settled:
+    """Of each run everything the batch holds for it, or, if the fence refuses any of it, nothing.
+
+    ``runs`` are those of ``run_nos`` as they stand, by number; ``standing`` has the checksums of the rows that stand in
+    the places of the batch's, by run and seq.
+    """
+    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
+    for row in batch.appends:
+        parts.setdefault(row.run_no, ([], []))[0].append(row)
+    for finish in batch.finishes:
+        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
+    left = Settled([], [], set())
+    for run_no, (rows, finishes) in parts.items():
+        run = runs.get(run_no)
+        fresh = _admitted(run, rows, finishes, standing)
+        if run is None or fresh is None:
+            left.fenced.add(run_no)
+        elif run.owner is not None:
+            left.appends.extend(fresh)
+            left.finishes.extend(finishes[:1])
+    return left
+
+
+def _admitted(
+    run: RunRow | None, rows: list[Checkpoint], finishes: list[Finish], standing: Mapping[tuple[int, int], int]
+) -> list[Checkpoint] | None:
+    """The rows of one run that are not there yet, or None if the fence refuses any part of them."""
+    if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:
+        return None
+    fresh: dict[int, Checkpoint] = {}
+    for row in rows:
+        stands = fresh[row.seq].checksum if row.seq in fresh else standing.get((row.run_no, row.seq))
+        if stands is None:
+            fresh[row.seq] = row
+        elif stands != row.checksum:
+            return None
+    if run.owner is None and (fresh or not all(_is_done(run, finish) for finish in finishes)):
+        return None
+    return list(fresh.values())
+
+
+def _is_done(run: RunRow, finish: Finish) -> bool:
+    """Whether a finish sent again is the one that stands."""
+    return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)

@@ -1,0 +1,248 @@
+"""A worker whose store fails, and claims whose answer is lost: nothing stays ours that nobody advances."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from inside import ended, row_of, serving, until
+
+from holdfast import Holdfast, served, step, worker, workflow
+from holdfast.errors import StoreError
+from holdfast.store import Batch, Committed, Store, Taken
+from holdfast.store.memory import MemoryStore
+
+executed: list[str] = []
+gates: dict[str, asyncio.Event] = {}
+
+
+@step
+async def work(what: str) -> str:
+    executed.append(what)
+    if what in gates:
+        await gates[what].wait()
+    return what.upper()
+
+
+@workflow(version="1", name="trouble.job")
+async def job(what: str) -> str:
+    return await work(what)
+
+
+@workflow(version="1", name="trouble.pair")
+async def pair(what: str) -> str:
+    return await work(what) + await work(what + what)
+
+
+@workflow(version="1", name="trouble.leaves")
+async def leaves() -> None:
+    await work("leaves")
+    asyncio.current_task().get_loop().call_soon(cancel_all)  # type: ignore[union-attr]
+    await asyncio.sleep(3600)
+
+
+def cancel_all() -> None:
+    """What a careless program does to everything on its loop that looks like a run's."""
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("holdfast run"):
+            task.cancel()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing here is about how long is waited."""
+    executed.clear()
+    gates.clear()
+    monkeypatch.setattr(worker, "AWAY_FIRST_S", 0.01)
+    monkeypatch.setattr(served, "RETRY_FIRST_S", 0.02)
+    yield
+    gates.clear()
+
+
+class Away:
+    """A store that does not answer while ``away`` is true; ``when`` says which calls are meant."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.away = False
+        self.asked: list[str] = []
+        self.when: Callable[[str], bool] = lambda name: True
+
+    def __getattr__(self, name: str) -> Any:
+        there = getattr(self.store, name)
+        if not callable(there) or name in ("close", "forget"):
+            return there
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.asked.append(name)
+            if self.away and self.when(name):
+                raise StoreError("the store is away")
+            return there(*args, **kwargs)
+
+        return call
+
+
+def test_it_outlives_a_store_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        gates["a"] = asyncio.Event()
+        flaky: Any = Away(store)
+        async with Holdfast(store) as hf, serving(flaky, lease=1):
+            await hf.submit(pair("a"), id="a")
+            await until(lambda: executed == ["a"])
+            flaky.away = True
+            gates["a"].set()  # its outcome cannot be written
+            await until(lambda: "does not answer" in caplog.text and "cannot be handed back yet" in caplog.text)
+            await hf.submit(job("b"), id="b")
+            flaky.away = False
+            assert await ended(store, "a", "b") == ["done", "done"]
+        assert executed.count("a") == 2 and executed.count("aa") == 1 and executed.count("b") == 1
+        row = row_of(store, "a")
+        assert (row.deaths, [claim.found for claim in store.claims(row.no)]) == (0, ["queued", "running"])
+        assert "answers again" in caplog.text
+
+    caplog.set_level(logging.INFO, "holdfast")
+    asyncio.run(main())
+
+
+def test_it_does_not_begin_with_a_store_that_cannot_be_read() -> None:
+    async def main() -> None:
+        flaky: Any = Away(MemoryStore())
+        flaky.away = True
+        with pytest.raises(StoreError, match="is away"):
+            async with Holdfast(flaky) as hf:
+                await worker.Worker(hf, [worker.Queue("default")], concurrency=1, grace_s=1).serve()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("method", ["owners", "claim_due", "listen", "runs", "load", "claims", "get"])
+def test_no_one_call_that_fails_for_a_while_stops_it(method: str) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        flaky: Any = Away(store)
+        flaky.when = lambda name: name == method
+        async with Holdfast(store) as hf, serving(flaky):
+            flaky.away = True
+            await hf.submit(job("a"), id="a")
+            asked = len(flaky.asked)
+            await until(lambda: flaky.asked[asked:].count(method) >= 2 or row_of(store, "a").status == "done")
+            flaky.away = False
+            assert await ended(store, "a") == ["done"]
+
+    asyncio.run(main())
+
+
+class Forgetful(MemoryStore):
+    """Its first answer to a claim is lost on the way, after the claim was written."""
+
+    lost = 0
+
+    def claim_due(self, owner: str, **options: Any) -> list[Taken]:
+        taken = super().claim_due(owner, **options)
+        if taken and not self.lost:
+            self.lost += 1
+            raise StoreError("the connection is gone")
+        return taken
+
+
+def test_a_claim_whose_answer_was_lost_is_found_again() -> None:
+    """The heartbeat would prolong it for ever, and nobody advance the run."""
+
+    async def main() -> None:
+        store = Forgetful()
+        async with Holdfast(store) as hf, serving(store, lease=1):
+            await hf.submit(job("a"), id="a")
+            assert await ended(store, "a") == ["done"]
+        assert store.lost == 1 and executed == ["a"]
+        assert len(store.claims(row_of(store, "a").no)) == 1
+
+    asyncio.run(main())
+
+
+def test_what_was_claimed_before_the_store_failed_is_advanced() -> None:
+    """The first queue gave a run, the second one could not be asked."""
+
+    class Second(MemoryStore):
+        away = False
+
+        def claim_due(self, owner: str, *, queue: str, **options: Any) -> list[Taken]:
+            if queue == "second" and self.away:
+                raise StoreError("the store is away")
+            return super().claim_due(owner, queue=queue, **options)
+
+    async def main() -> None:
+        store = Second()
+        async with Holdfast(store) as hf, serving(store, worker.Queue("default"), worker.Queue("second")):
+            store.away = True
+            await hf.submit(job("a"), id="a")
+            assert await ended(store, "a") == ["done"]
+        assert executed == ["a"]
+
+    asyncio.run(main())
+
+
+class Poisoned(MemoryStore):
+    """It refuses to write the outcome of one step, with everything that is in the same batch."""
+
+    refused = 0
+
+    def commit(self, batch: Batch) -> Committed:
+        if any(b"POISON" in (row.result or b"") for row in batch.appends):
+            self.refused += 1
+            raise StoreError("this row cannot be written")
+        return super().commit(batch)
+
+
+def test_a_run_that_the_store_refuses_is_tried_again_ever_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        store = Poisoned()
+        async with Holdfast(store) as hf, serving(store):
+            await hf.submit(job("poison"), id="bad")
+            await until(lambda: store.refused == 4)
+            await hf.submit(job("a"), id="good")
+            assert await ended(store, "good") == ["done"]
+            store.refused = -(10**9)
+            assert executed.count("poison") >= 4
+            await hf.cancel("bad")
+        told = [record.getMessage() for record in caplog.records if "to be tried again in" in record.getMessage()]
+        assert len(told) >= 3
+
+        waits = [float(line.partition("again in ")[2].split()[0]) for line in told]
+        assert waits[:3] == [0.02, 0.04, 0.08]
+
+    caplog.set_level(logging.INFO, "holdfast")
+    asyncio.run(main())
+
+
+def test_a_run_that_is_stopped_from_outside_does_not_loop(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with Holdfast(store) as hf, serving(store):
+            before = store.now_ms()
+            await hf.submit(leaves(), id="bad")
+            await until(lambda: row_of(store, "bad").due_ms > before)
+            await hf.submit(job("a"), id="good")
+            assert await ended(store, "good") == ["done"]
+            await hf.cancel("bad")
+
+    asyncio.run(main())
+
+
+def test_hf_run_in_the_workers_own_process_goes_on_with_what_it_waits_for() -> None:
+    """It found the run owned by somebody else, and waits; the worker then claims it under the same name."""
+
+    async def main() -> None:
+        store = MemoryStore()
+        async with Holdfast(store) as other:
+            await other.submit(job("a"), id="a")
+            row = row_of(store, "a")
+            store.claim(row.no, row.epoch, owner="elsewhere|1|1.0|x", ttl_ms=600, lost=None)
+            async with serving(store) as hf:
+                assert await asyncio.wait_for(hf.run(job("a"), id="a"), 10) == "A"
+        assert executed == ["a"]
+
+    asyncio.run(main())
