@@ -111,6 +111,7 @@ class Holdfast:
         ``cancel`` of the run that began it reaches it."""
         child = None
         if isinstance(call, Call):
+            call.take()  # also where it is refused below: that is told by an error already
             refuse_id(id)
             child = child_run(self, call, id, state)
         return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))
