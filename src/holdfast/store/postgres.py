@@ -8,8 +8,6 @@ replaced, and the same is done again; what may have been committed already is re
 from __future__ import annotations
 
 import hashlib
-import os
-import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import starmap
 from typing import Any
@@ -18,7 +16,7 @@ import psycopg
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store import owners, postgres_schema
+from holdfast.store import forking, owners, postgres_schema
 from holdfast.store.owners import run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
@@ -60,7 +58,7 @@ class PostgresStore:
         self._channel = "holdfast_" + hashlib.sha256(address.schema.encode()).hexdigest()[:16]
         self._listener = Listener(address, self._channel, self._notify)
         self._refusal: StoreError | None = None
-        _stores.add(self)
+        forking.watch(self)
 
     def now_ms(self) -> int:
         return self._clock() if self._clock else int(self._ask("now", {})[0][0])
@@ -303,6 +301,14 @@ class PostgresStore:
         self._writer.close()
         self._reader.close()
 
+    def before_fork(self) -> None:
+        """Nothing: a child that uses connections of its own does the parent's no harm."""
+
+    def after_fork_in_parent(self) -> None: ...
+
+    def after_fork_in_child(self) -> None:
+        self.forget()
+
     def forget(self) -> None:
         self._listener.forget()
         self._writer.forget()
@@ -347,16 +353,3 @@ def _holds(t: Transaction, rows: list[RunRow]) -> bool:
     locked = t.ask("lock_runs", {"list": Array("int8", sorted(row.no for row in rows))})
     found = {(row.no, row.owner, row.epoch) for row in map(run_row, locked)}
     return bool(rows) and all((row.no, row.owner, row.epoch) in found for row in rows)
-
-
-# A child has the parent's connections, but not its threads: whatever lock one of them held stays locked there.
-_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
