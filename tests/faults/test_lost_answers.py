@@ -159,3 +159,24 @@ def test_who_is_paused_in_a_transaction_does_not_keep_a_run(parted: Parted, prox
     taking.join(20)
     assert not sending.is_alive() and not taking.is_alive()
     assert not waits, f"a claim waited {TAKEN_OVER_S} s for a transaction that nobody goes on with"
+
+
+def test_who_is_paused_while_it_makes_the_tables_does_not_keep_others_from_it(
+    proxy: Proxy, detour: str, url: str
+) -> None:
+    first, second = open_store(detour), open_store(url)
+    cut = proxy.cut("COMMIT", when="held")
+    making = threading.Thread(target=first.get, args=("a",))
+    making.start()
+    assert cut.done.wait(10)
+    looking = threading.Thread(target=second.get, args=("a",))
+    looking.start()
+    looking.join(TAKEN_OVER_S)
+    waits = looking.is_alive()
+    proxy.resume()
+    for each in (making, looking):
+        each.join(20)
+        assert not each.is_alive()
+    assert not waits, f"the tables were waited for {TAKEN_OVER_S} s"
+    first.close()
+    second.close()
