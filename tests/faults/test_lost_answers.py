@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from tests.servers.proxy import Proxy, When
 from tests.torture.grounds import APPENDS
+from tests.worker.inside import ended, row_of, serving
 
 import holdfast
 from holdfast import step, workflow
-from holdfast.store import Batch, Checkpoint, Finish, Store, open_store
+from holdfast.store import Batch, Checkpoint, Finish, RunRow, Store, open_store
 from holdfast.testing.store_suite import append, checkpoint, claim, create
 
 executed: Counter[str] = Counter()
@@ -52,6 +53,31 @@ def test_a_run_does_not_notice(proxy: Proxy, detour: str, when: When) -> None:
         if not cut.done.is_set():
             break
     assert turn > 8
+
+
+async def served(url: str, direct: Store, id: str) -> RunRow:
+    """The run as it was when a worker had ended it."""
+    async with serving(open_store(url), lease=2) as hf:
+        await hf.submit(freight(), id=id)
+        await ended(direct, id)
+    return row_of(direct, id)
+
+
+@pytest.mark.parametrize("when", ["asked", "answered"])
+def test_a_worker_does_not_notice(proxy: Proxy, detour: str, url: str, when: When, seed: int) -> None:
+    """Every fourth turn of its conversation, from its first look to its last: a claim is not lost with its answer."""
+    asyncio.run(ship(detour, "the tables are made"))
+    direct = open_store(url)
+    for turn in itertools.count(seed % 4, 4):
+        executed.clear()
+        cut = proxy.cut(turns=turn, when=when)
+        row = asyncio.run(served(detour, direct, f"freight-{turn}"))
+        assert (row.status, row.deaths, row.epoch) == ("done", 0, 1), f"turn {turn}: {proxy.turns[-60:]}"
+        assert executed == {"one": 1, "two": 1, "three": 1, "four": 1}, f"turn {turn}: {proxy.turns[-60:]}"
+        if not cut.done.is_set():
+            break
+    assert turn > 25
+    direct.close()
 
 
 # -- what others did before it was sent again ----------------------------------------------------------------
@@ -159,3 +185,24 @@ def test_who_is_paused_in_a_transaction_does_not_keep_a_run(parted: Parted, prox
     taking.join(20)
     assert not sending.is_alive() and not taking.is_alive()
     assert not waits, f"a claim waited {TAKEN_OVER_S} s for a transaction that nobody goes on with"
+
+
+def test_who_is_paused_while_it_makes_the_tables_does_not_keep_others_from_it(
+    proxy: Proxy, detour: str, url: str
+) -> None:
+    first, second = open_store(detour), open_store(url)
+    cut = proxy.cut("COMMIT", when="held")
+    making = threading.Thread(target=first.get, args=("a",))
+    making.start()
+    assert cut.done.wait(10)
+    looking = threading.Thread(target=second.get, args=("a",))
+    looking.start()
+    looking.join(TAKEN_OVER_S)
+    waits = looking.is_alive()
+    proxy.resume()
+    for each in (making, looking):
+        each.join(20)
+        assert not each.is_alive()
+    assert not waits, f"the tables were waited for {TAKEN_OVER_S} s"
+    first.close()
+    second.close()

@@ -8,7 +8,6 @@ _LOST = "tests/faults/test_lost_answers.py::"
 _SERVERS = "tests/faults/test_servers_lost.py::"
 _CLOCKS = "tests/faults/test_clocks.py::"
 _ZOMBIES = "tests/faults/test_zombies.py::"
-_LINK = "src/holdfast/store/postgres_link.py"
 
 PLANTED = [
     Plant(
@@ -48,10 +47,17 @@ PLANTED = [
     ),
     Plant(
         "a transaction that nobody goes on with is kept open",
-        _LINK,
-        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'",
-        "BEGIN",
+        "src/holdfast/store/postgres_connect.py",
+        "SET LOCAL idle_in_transaction_session_timeout = '5s'",
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
         [_LOST + "test_who_is_paused_in_a_transaction_does_not_keep_a_run"],
+    ),
+    Plant(
+        "who is paused while it makes the tables keeps the lock",
+        "src/holdfast/store/postgres_schema.py",
+        "        db.execute(LET_GO, prepare=False)\n",
+        "",
+        [_LOST + "test_who_is_paused_while_it_makes_the_tables_does_not_keep_others_from_it"],
     ),
     Plant(
         "leases are compared by this machine's clock",
@@ -62,7 +68,7 @@ PLANTED = [
     ),
     Plant(
         "a commit does not wait for the server's disk",
-        _LINK,
+        "src/holdfast/store/postgres_connect.py",
         '"fallback_application_name": "holdfast", ',
         '"fallback_application_name": "holdfast", "options": "-c synchronous_commit=off", ',
         [_SERVERS + "test_a_server_crashes_in_the_middle_of_a_batch_and_comes_back"],

@@ -93,6 +93,7 @@ class Network(Ground):
             self._timers.add(part, partial(self._part, proxy, chance.uniform(0.1, 0.9)))
             self._timers.add(cut_all, partial(self._cut_all, proxy))
         self._timers.add(self._at(chance, 0.4), partial(self._crash, chance.uniform(0.0, 0.3)))
+        self._timers.add(self._at(chance, 0.2), partial(self._freeze, chance.uniform(0.2, 1.5)))
 
     def _at(self, chance: random.Random, likely: float) -> float | None:
         """When something happens (seconds), if it does."""
@@ -113,6 +114,12 @@ class Network(Ground):
         self.server.stop("immediate")
         time.sleep(seconds)
         self.server.start()
+
+    def _freeze(self, seconds: float) -> None:
+        self.happened["freezes of the server"] += 1
+        self.server.pause()
+        time.sleep(seconds)
+        self.server.resume()
 
     def close(self) -> None:
         self._timers.join()

@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 
 from holdfast.errors import StoreError
 from holdfast.store import postgres_schema
-from holdfast.store.postgres_connect import Connection, connect
+from holdfast.store.postgres_connect import LET_GO, Connection, connect
 from holdfast.store.postgres_errors import Verdict, explain, is_unknown_host, judge
 from holdfast.store.postgres_rows import Statements, rows_of, values
 from holdfast.store.postgres_url import Address
@@ -23,10 +23,6 @@ T = TypeVar("T")
 PATIENCE_S = 8.0
 _FIRST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 1.0
-
-# Who is paused in the middle of a transaction, or whose machine is gone, would keep the rows it locked, and nobody
-# could take its runs over. The server lets go of them in less time than a lease lasts.
-_BEGIN = b"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'"
 
 # Connections inherited through a fork. They are the parent's: to close one would end its session on the server.
 _parked: list[Connection] = []
@@ -196,7 +192,7 @@ def park(db: Connection) -> None:
 
 def in_transaction(db: Connection, work: Callable[[], T], done: Callable[[T], object] | None = None) -> T:
     """``done`` is told the result before the transaction is committed."""
-    db.execute(_BEGIN, prepare=False)
+    db.execute(b"BEGIN; " + LET_GO, prepare=False)
     try:
         result = work()
         if done is not None:
