@@ -126,7 +126,13 @@ class Reader:
     # -- servers -------------------------------------------------------------------------------------------
 
     def _start_job(self, command: list[str]) -> None:
-        """A server, left running until it is killed. It is given a port that is free, whatever port the page names."""
+        """A server or a worker, left running until it is killed. A server is given a port that is free, whatever port
+        the page names."""
+        if "--port" not in command:
+            self.jobs.append(
+                self._popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
+            )
+            return
         port = command[command.index("--port") + 1]
         self.ports[port] = _free_port()
         command[command.index("--port") + 1] = str(self.ports[port])

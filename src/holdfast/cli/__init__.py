@@ -26,6 +26,7 @@ _COMMANDS = {
     "cancel": "holdfast.cli.ending",
     "send": "holdfast.cli.sending",
     "worker": "holdfast.cli.working",
+    "migrate": "holdfast.cli.migrating",
 }
 
 

@@ -16,7 +16,7 @@ from holdfast.cli.timeline import process_of
 from holdfast.cli.waiting import plain
 from holdfast.expected import text_of
 from holdfast.records import count, ms_of, times_resumed, waits_of
-from holdfast.store import RunRow, Spent
+from holdfast.store import NEVER_MS, RunRow, Spent
 
 STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "parked")
 STYLES = {
@@ -151,6 +151,9 @@ def entry_of(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
         "saves": spent.saves,
         "resumed": times_resumed(row),
         "deaths": row.deaths,
+        "queue": row.queue,
+        "priority": row.priority,
+        "due_at": iso(row.due_ms) if now_ms < row.due_ms < NEVER_MS else None,
         "owner": owner_of(row, now_ms),
         "created_at": iso(row.created_ms),
         "updated_at": iso(updated_ms),

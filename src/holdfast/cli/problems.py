@@ -24,8 +24,8 @@ EXIT_CODES = {
     FAILED: "the workflow failed; the same line tries again what failed",
     USAGE: "nothing was done: the line is wrong, or what it names is not there, cannot be read, or is other work",
     STOPPED: "the run is busy, cancelled, fenced, diverged, of another version, unreadable, or was stopped",
-    INTERRUPTED: "Ctrl-C (SIGINT); the same line carries on",
-    TERMINATED: "SIGTERM; the same line carries on",
+    INTERRUPTED: "Ctrl-C (SIGINT); the same line carries on. A worker: it had to cut off steps, else 0",
+    TERMINATED: "SIGTERM; the same line carries on. A worker: it had to cut off steps, else 0",
 }
 
 

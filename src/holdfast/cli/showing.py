@@ -148,6 +148,7 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
     saved = saved_by(shown.processes)
     for name, said in (
         ("created", f"{local(row.created_ms)}, updated {local(header['updated_ms'])}"),
+        ("queue", _queue(shown)),
         ("resumed", f"{header['resumed']}×{_deaths(row)}" if header["resumed"] or row.deaths else ""),
         ("spent", _costs(shown)),
         ("recalled", told(saved).removeprefix("recalled ") if saved.steps else ""),
@@ -173,6 +174,17 @@ def _print_field(name: str, said: str, style: str = "") -> None:
     for k, line in enumerate(Text(said, style).wrap(out, max(20, out.width - LABEL - 2))):
         line.rstrip()
         out.print(Text(f"  {name if k == 0 else '':<{LABEL - 1}} ", "dim").append_text(line), no_wrap=True, crop=False)
+
+
+def _queue(shown: Shown) -> str:
+    """Where a worker finds a run that nobody has, and from when on."""
+    row = shown.row
+    if row.owner is not None or row.status not in ("queued", "running") or not row.queue:
+        return ""
+    priority = f", priority {row.priority}" if row.priority else ""
+    left_ms = row.due_ms - shown.now_ms
+    due = f"due in {seconds(left_ms / 1000)}, at {local(row.due_ms)}" if left_ms > 0 else "due now"
+    return f"{escaped(row.queue)}{priority}, {due}"
 
 
 def _deaths(row: RunRow) -> str:

@@ -20,7 +20,8 @@ from msgspec.structs import astuple, replace
 from holdfast.errors import StoreError
 from holdfast.store import owners, postgres_schema
 from holdfast.store.owners import run_row
-from holdfast.store.postgres_link import Connection, Link, Transaction, in_transaction
+from holdfast.store.postgres_connect import Connection
+from holdfast.store.postgres_link import Link, Transaction, in_transaction
 from holdfast.store.postgres_listen import Listener
 from holdfast.store.postgres_rows import Array, statements
 from holdfast.store.postgres_url import Address
@@ -36,6 +37,7 @@ from holdfast.store.protocol import (
     Spent,
     Taken,
     end_checksum,
+    is_text,
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 
@@ -239,6 +241,8 @@ class PostgresStore:
     # -- reading -------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> RunRow | None:
+        if not is_text(id):
+            return None  # nobody could have created it
         found = self._ask("run_of_id", {"id": id})
         return run_row(found[0]) if found else None
 

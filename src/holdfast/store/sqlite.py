@@ -39,7 +39,7 @@ from holdfast.store.protocol import (
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 from holdfast.store.sqlite_due import due
-from holdfast.store.sqlite_file import explain, open_to_read, open_to_write
+from holdfast.store.sqlite_file import explain, newer, open_to_read, open_to_write, schema_number
 from holdfast.store.sqlite_log import doubt_log, settle_log
 from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk, items, listing, pieces
 
@@ -73,6 +73,8 @@ class SQLiteStore:
         self._clock = clock
         self._vfs = vfs
         self._verified = False
+        self._refusal: StoreError | None = None
+        self._schema_number = 0
         self._opened = 0
         self._pid = 0
         self._start()
@@ -216,9 +218,15 @@ class SQLiteStore:
         doing: Mapping[int, bytes] = {},
         waiting: Mapping[int, bytes | None] = {},
     ) -> set[int]:
-        return self._transact(
-            lambda t: owners.renew(t, self.now_ms(), owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
-        )
+        def prolong(db: apsw.Connection) -> set[int]:
+            # A process that was running while the tables were changed is told by its heartbeat.
+            if (found := schema_number(db)) > self._schema_number:
+                self._refusal = newer(self.path, found)
+                raise self._refusal
+            now = self.now_ms()
+            return owners.renew(Transaction(db), now, owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
+
+        return self._write(lambda db: _in_transaction(db, lambda: prolong(db)))
 
     def cancel(self, id: str) -> RunRow | None:
         return self._transact(lambda t: owners.cancel(t, self.now_ms(), id))
@@ -327,6 +335,8 @@ class SQLiteStore:
 
     def _write(self, work: Callable[[apsw.Connection], T]) -> T:
         with self._write_lock:
+            if self._refusal is not None:
+                raise self._refusal
             try:
                 return work(self._writer or self._open_writer())
             except apsw.Error as error:
@@ -343,6 +353,7 @@ class SQLiteStore:
         self._note_process()
         self._writer = db = open_to_write(self.path, verify=not self._verified, vfs=self._vfs)
         self._verified = True
+        self._schema_number = schema_number(db)
         while self._failed:
             _abandon(self._failed.pop())
         return db

@@ -61,6 +61,35 @@ def open_to_read(path: str, *, verify: bool, vfs: str | None = None) -> apsw.Con
         return _checked(_open_unchanging(path, vfs), path, verify=verify, vfs=vfs)
 
 
+def missing(path: str) -> tuple[int, list[Migration], str]:
+    """The number a file's schema has, the migrations it lacks, and those as one transaction. Changes nothing."""
+    known = read_migrations("sqlite")
+    applied = 0
+    if Path(path).exists() and Path(path).stat().st_size:
+        try:
+            db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE)
+            try:
+                ours, applied, _ = _look(db)
+                _refuse_others(db, path, known)
+                if ours:
+                    _verify(db, path, known)
+            finally:
+                db.close()
+        except apsw.Error as error:
+            raise explain(path, error) from error
+    return applied, known[applied:], _script(known, applied) if known[applied:] else ""
+
+
+def _script(known: list[Migration], applied: int) -> str:
+    parts = ["BEGIN IMMEDIATE", _MIGRATION_TABLE.strip()]
+    for each in known[applied:]:
+        parts.append(each.sql.strip().rstrip(";"))
+        values = f"({each.number}, '{each.name}', '{each.checksum}', unixepoch() * 1000)"
+        parts.append(f"INSERT INTO migration VALUES {values}")
+    parts += [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {len(known)}", "COMMIT"]
+    return ";\n".join(parts) + ";\n"
+
+
 def _checked(db: apsw.Connection, path: str, *, verify: bool, vfs: str | None) -> apsw.Connection:
     try:
         db.set_busy_timeout(BUSY_MS)
@@ -132,26 +161,38 @@ def _claim_schema(db: apsw.Connection, path: str, migrations: list[Migration]) -
     """
     db.execute("BEGIN IMMEDIATE")
     try:
-        ours, version, wal = _look(db)
-        if ours and version > len(migrations):
-            raise StoreError(
-                f"{path} was written by a newer holdfast (its schema is number {version}, this release knows "
-                f"{len(migrations)}): upgrade holdfast. The file was left as it is."
-            )
-        ((objects,),) = db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        ((application,),) = db.execute("PRAGMA application_id").fetchall()
-        if not ours and (objects or version or application):
-            raise StoreError(
-                f"{path} is a SQLite database of another application. It was left as it is; "
-                "name another file, holdfast makes it."
-            )
-        if wal:
+        _refuse_others(db, path, migrations)
+        if _look(db)[2]:
             return True
     except BaseException:
         db.execute("ROLLBACK")
         raise
     db.execute("ROLLBACK")
     return False
+
+
+def _refuse_others(db: apsw.Connection, path: str, migrations: list[Migration]) -> None:
+    ours, version, _ = _look(db)
+    if ours and version > len(migrations):
+        raise newer(path, version)
+    ((objects,),) = db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    ((application,),) = db.execute("PRAGMA application_id").fetchall()
+    if not ours and (objects or version or application):
+        raise StoreError(
+            f"{path} is a SQLite database of another application. It was left as it is; "
+            "name another file, holdfast makes it."
+        )
+
+
+def schema_number(db: apsw.Connection) -> int:
+    return _look(db)[1]
+
+
+def newer(path: str, found: int) -> StoreError:
+    return StoreError(
+        f"{path} was written by a newer holdfast (its schema is number {found}, this release knows "
+        f"{len(read_migrations('sqlite'))}): upgrade holdfast. The file was left as it is."
+    )
 
 
 def _use_wal(db: apsw.Connection, path: str) -> None:
