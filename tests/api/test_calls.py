@@ -740,6 +740,8 @@ def test_nested_workflows_are_scopes_and_hf_run_makes_runs_of_their_own() -> Non
             assert [(each.kind, each.name, each.scope) for each in await hf.history("a")] == [
                 ("step", "double", "doubled#0"),
                 ("workflow", "doubled", ""),
+                ("run", "doubled", ""),  # began to wait …
+                ("run", "doubled", ""),  # … and for what came of it
             ]
             assert [each.name for each in await hf.history("a/child")] == ["double"]
             assert (await hf.get("a/child")).result == 4
