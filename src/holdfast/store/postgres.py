@@ -234,10 +234,12 @@ class PostgresStore:
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
         return dict(self._ask("wakes", {"list": Array("int8", run_nos)}))
 
-    def _transact(self, work: Callable[[Transaction], T], **more: Any) -> T:
+    def _transact(
+        self, work: Callable[[Transaction], T], stands: Callable[[Transaction, T], bool] = lambda t, result: False
+    ) -> T:
         if self._refusal is not None:
             raise self._refusal
-        return self._rest.transact(work, **more)
+        return self._rest.transact(work, stands)
 
     def listen(self, seconds: float) -> None:
         self._listener.listen(seconds)
