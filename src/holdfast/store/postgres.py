@@ -8,7 +8,7 @@ replaced, and the same is done again; what may have been committed already is re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -40,6 +40,7 @@ from holdfast.store.protocol import (
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 
 _NEWEST = 2**63 - 1
+PART_MAX_BYTES = 64 * 1024 * 1024  # a statement takes no array above a gigabyte, and neither side should hold many
 TELL_PATIENCE_S = 1.0  # steps wait behind news
 
 
@@ -78,7 +79,7 @@ class PostgresStore:
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}
         alone = all(finish.parent_no is None for finish in batch.finishes)
-        if alone and one_epoch_each([*batch.appends, *batch.finishes]):
+        if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
                 if self._at_once(self._writer.transaction(db), batch, created):
                     return Committed(created=created)
@@ -127,9 +128,9 @@ class PostgresStore:
         }
         standing = {(run_no, seq): checksum for run_no, seq, checksum in t.ask("standing", places)}
         left = settled(batch, runs, standing)
-        rest = Batch(appends=left.appends, finishes=left.finishes)
-        if run_nos(rest) and not self._at_once(t, rest, {}):
-            raise StoreError(f"{self.url}: rows that were locked changed all the same.")
+        for rest in _in_parts(left.appends, left.finishes):
+            if not self._at_once(t, rest, {}):
+                raise StoreError(f"{self.url}: rows that were locked changed all the same.")
         woken = sorted(finish.parent_no for finish in left.finishes if finish.parent_no is not None)
         for parent_no in woken:
             owners.wake(t, parent_no)
@@ -335,6 +336,24 @@ def _recognise(t: Transaction, given: list[RunRow], created: dict[str, RunRow]) 
     for no, id, seed, *times in t.ask("created", {"list": Array("text", list(asked))}):
         if seed == asked[id].seed:
             created[id] = _as_created(asked[id], no, *times)
+
+
+def _size_bytes(appends: list[Checkpoint]) -> int:
+    return sum(len(row.result or b"") + len(row.delta or b"") for row in appends) if len(appends) > 1 else 0
+
+
+def _in_parts(appends: list[Checkpoint], finishes: list[Finish]) -> Iterator[Batch]:
+    """Batches that are small enough for a statement each, the ends behind all rows."""
+    part, size_bytes = Batch(), 0
+    for row in appends:
+        size_bytes += _size_bytes([row, row]) // 2
+        if part.appends and size_bytes > PART_MAX_BYTES:
+            yield part
+            part, size_bytes = Batch(), _size_bytes([row, row]) // 2
+        part.appends.append(row)
+    part.finishes = finishes
+    if part.appends or finishes:
+        yield part
 
 
 def _rows(appends: list[Checkpoint]) -> list[tuple[Any, ...]]:

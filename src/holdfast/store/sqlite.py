@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import apsw
 from msgspec.structs import astuple, replace
 
+from holdfast import clock as clocks
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, sqlite_file
 from holdfast.store.owners import run_row
@@ -87,7 +88,7 @@ class SQLiteStore:
         self._read_lock = threading.RLock()
 
     def now_ms(self) -> int:
-        return self._clock() if self._clock else time.time_ns() // 1_000_000
+        return self._clock() if self._clock else clocks.now_ms()
 
     # -- writing -------------------------------------------------------------------------------------------
 

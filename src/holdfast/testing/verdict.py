@@ -144,7 +144,7 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
     for place, epoch in began:
         epochs[place].append(epoch)
     for row in rows:
-        if row.kind == "save":
+        if row.kind not in ("step", "workflow"):  # a save, or a wait: neither executes anything
             continue
         place = place_of(row)
         told = f"{place} (seq {row.seq}, {row.status})"

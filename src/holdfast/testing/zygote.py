@@ -40,7 +40,7 @@ from .reference import Reference, resolve
 RUN_ID = "sweep"
 ENVIRONMENT = "HOLDFAST_ZYGOTE"
 # They change nothing, or have no part in what is promised.
-UNCOUNTED = frozenset({"now_ms", "close", "forget", "tell", "news", "clear_news", "stamp"})
+UNCOUNTED = frozenset({"now_ms", "close", "forget", "tell", "news", "clear_news", "stamp", "wakes", "listen"})
 
 
 class Program(msgspec.Struct):
