@@ -63,6 +63,18 @@ PANELS: list[tuple[str, str, str, str, dict[str, Callable[[Medians], float]]]] =
         },
     ),
     (
+        "One durable step with a 1 KB result, on PostgreSQL",
+        "µs",
+        "postgres_step",
+        "step_us",
+        {
+            "the floor: one committed INSERT": lambda m: m["floor_us"],
+            "the statement: lock, 21 columns": lambda m: m["store_us"] - m["floor_us"],
+            "the journal: two changes of threads": lambda m: m["journal_us"] - m["store_us"],
+            "the step: place, inputs, delivery": lambda m: m["step_us"] - m["journal_us"],
+        },
+    ),
+    (
         "A workflow of 3 steps, of 200 at once",
         "µs",
         "short_workflows",

@@ -58,17 +58,25 @@ class Bare:
             self.one()
 
 
+def run_rows(count: int) -> list[RunRow]:
+    given = {
+        "workflow": "w",
+        "version": "1",
+        "python": "3.11",
+        "module": "m",
+        "file": "m.py",
+        "inputs": b"",
+        "state": None,
+    }
+    lease = {"fingerprint": b"", "seed": b"", "owner": "bench", "lease_until_ms": 600_000}
+    return [RunRow(id=f"r{i}", **given, **lease) for i in range(count)]
+
+
 class Ours:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.store = open_store(str(path))
-        run = RunRow(
-            id="", workflow="w", version="1", python="3.11", module="m", file="m.py", inputs=b"", state=None,
-            fingerprint=b"", seed=b"", owner="bench", lease_until_ms=60_000,
-        )  # fmt: skip
-        rows = [RunRow(**{**{f: getattr(run, f) for f in run.__struct_fields__}, "id": f"r{i}"})
-                for i in range(RUNS)]  # fmt: skip
-        self.nos = [row.no for row in self.store.commit(Batch(creates=rows)).created.values()]
+        self.nos = [row.no for row in self.store.commit(Batch(creates=run_rows(RUNS))).created.values()]
         self.seq = 0
 
     def batch(self, size: int) -> Batch:

@@ -25,7 +25,8 @@ def postgres_server() -> Iterator[str]:
         return
     from tests.servers.postgres import PostgresServer
 
-    # Not in a folder of pytest's: the last three of those are kept, and a cluster is big.
+    # Not in a folder of pytest's: it keeps three of them, and where tests run as root, another session of it shuts the
+    # server's user out of them all.
     with tempfile.TemporaryDirectory(prefix="holdfast-postgres-") as folder:
         server = PostgresServer(Path(folder) / "server", _SETTINGS)
         server.start()

@@ -13,6 +13,7 @@ from store_commit import Ours, checkpoint
 import holdfast
 from holdfast import step, workflow
 from holdfast.journal import Journal
+from holdfast.lease import Lease
 from holdfast.store import Batch
 
 TITLE = "One durable step with a 1 KB result"
@@ -42,7 +43,7 @@ def measure(folder: Path, quick: bool) -> Result:
     journaled: list[float] = []
     ours: list[float] = []
     here, behind = Ours(folder / "store.db"), Ours(folder / "journal.db")
-    journal = Journal(behind.store, "bench", renewed=lambda *_: None, doing=dict)
+    journal = Journal(behind.store, "bench", Lease(), renewed=lambda *_: None, doing=dict)
     seqs = itertools.count(1)
 
     async def direct() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .errors import CodecError, HoldfastError
+from .store import is_text
 
 if TYPE_CHECKING:
     from .store import RunRow
@@ -71,6 +72,10 @@ class Definition:
             raise TypeError(f"@{kind} needs a function, got {function!r}. {_instead(function, kind)}")
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"@{kind}: name= must be a non-empty str, got {self.name!r}")
+        if not is_text(self.name + (self.declared_version or "")):
+            raise TypeError(
+                f"@{kind} {self.name!r}: name= or version= has a lone surrogate or a NUL, which no store can hold"
+            )
         if self.name.endswith("<lambda>"):
             raise TypeError(
                 f"@{kind}: a lambda has no name for its records to be found by. Write a def, or name it: "
@@ -206,13 +211,11 @@ class Definition:
         key = self.key(*args, **kwargs)
         if not isinstance(key, str) or not key:
             raise HoldfastError(f"{self.kind} {self.name!r}: key= must return a non-empty str, got {key!r}")
-        try:
-            key.encode()
-        except UnicodeEncodeError:  # it would fail the commit, and other runs with it
+        if not is_text(key):
             raise HoldfastError(
-                f"{self.kind} {self.name!r}: key= returned {key!r}, a str with a lone surrogate, which no UTF-8 text "
-                "can hold; return key.encode('utf-8', 'backslashreplace').decode(), say."
-            ) from None
+                f"{self.kind} {self.name!r}: key= returned {key!r}, a str with a lone surrogate or a NUL, which no "
+                "store can hold; return repr(key), say."
+            )
         return key
 
 

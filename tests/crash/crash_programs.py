@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 import holdfast
 from holdfast import Holdfast, StepFailed, step, workflow
+from holdfast.store import Store, open_store
+
+SERVER = "HOLDFAST_TEST_POSTGRES_URL"
 
 
 @step
@@ -200,3 +206,22 @@ async def in_session(hf: Holdfast) -> dict[str, Any]:
 async def two_runs(hf: Holdfast) -> list[Any]:
     """Runs side by side share transactions."""
     return list(await asyncio.gather(hf.run(sequential(2), id="one"), hf.run(nested(), id="two")))
+
+
+# -- on a server -----------------------------------------------------------------------------------------------
+
+_PREFIX = "swept_"
+
+
+def on_postgres(folder: Path) -> Store:
+    """A schema for each folder, on the server that the session of tests has started."""
+    schema = _PREFIX + hashlib.sha256(str(folder).encode()).hexdigest()[:20]
+    return open_store(f"{os.environ[SERVER]}?schema={schema}")
+
+
+def drop_schemas() -> None:
+    import psycopg
+
+    with psycopg.connect(os.environ[SERVER], autocommit=True) as db:
+        for (name,) in db.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (_PREFIX,)):
+            db.execute(f"DROP SCHEMA {name} CASCADE".encode())

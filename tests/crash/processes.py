@@ -20,11 +20,11 @@ DEADLINE_S = 30.0
 
 
 class Scene:
-    """A store's file, a folder with the ledger, and the processes on them. Ends every process it started."""
+    """A store, a folder with the ledger, and the processes on them. Ends every process it started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder = folder
-        self.db = str(folder / "jobs.db")
+        self.db = url or str(folder / "jobs.db")
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, name: str, mode: str = "run_one", **options: Any) -> subprocess.Popen[str]:

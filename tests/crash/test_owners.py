@@ -18,9 +18,9 @@ from holdfast import lease
 pytestmark = pytest.mark.crash
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    scene = Scene(tmp_path)
+@pytest.fixture(params=["sqlite", "postgres"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path, request.getfixturevalue("postgres_url") if request.param == "postgres" else None)
     yield scene
     scene.end_all()
 

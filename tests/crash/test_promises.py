@@ -55,9 +55,10 @@ async def until(true: Any) -> None:
             await asyncio.sleep(0.001)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = open_store("memory://" if request.param == "memory" else tmp_path / "a.db")
+    urls = {"memory": lambda: "memory://", "sqlite": lambda: tmp_path / "a.db"}
+    made = open_store(urls.get(request.param, lambda: request.getfixturevalue("postgres_url"))())
     yield made
     made.close()
 

@@ -78,6 +78,17 @@ def test_a_session() -> None:
     assert swept(programs.in_session, commits=5).result["order"] == ["docs", "checks", "summary"]
 
 
+@pytest.mark.parametrize("target", [programs.sequential(1), programs.two_runs], ids=["sequential", "two runs"])
+def test_on_postgres(target: Any, postgres_server: str) -> None:
+    """A part of the points, each in a schema of its own."""
+    print(f"seed {SEED}: HOLDFAST_SEED={SEED} replays it")
+    try:
+        sweep = crash_sweep(target, store=programs.on_postgres, seed=SEED, limit=8, second=1)
+        assert sweep.kills >= len(sweep.points) > 8
+    finally:
+        programs.drop_schemas()
+
+
 def test_two_runs_in_one_process() -> None:
     swept(programs.two_runs, commits=6)
 

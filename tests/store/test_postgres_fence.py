@@ -15,7 +15,8 @@ from msgspec.structs import astuple
 
 from holdfast.store import Batch, Checkpoint, Finish, RunRow, Store, open_store
 from holdfast.store import owners as owning
-from holdfast.store.postgres_link import Connection, Transaction, connect
+from holdfast.store.postgres_connect import Connection, connect
+from holdfast.store.postgres_link import Transaction
 from holdfast.store.postgres_rows import Array, statements
 from holdfast.store.postgres_url import parse_postgres
 from holdfast.testing.store_suite import append, checkpoint, claim, create, finish, numbers

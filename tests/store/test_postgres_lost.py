@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -210,10 +211,12 @@ def _raise(error: Exception) -> Any:
 
 
 @pytest.mark.slow
-def test_a_server_that_crashes_and_comes_back_loses_nothing(tmp_path: Path) -> None:
+def test_a_server_that_crashes_and_comes_back_loses_nothing() -> None:
     from tests.servers.postgres import PostgresServer
 
-    server = PostgresServer(tmp_path / "server")
+    # Not in a folder of pytest's: where tests run as root, another session of it shuts the server's user out.
+    folder = tempfile.TemporaryDirectory(prefix="holdfast-postgres-")
+    server = PostgresServer(Path(folder.name) / "server")
     server.start()
     try:
         store, done = open_store(server.url), threading.Event()
@@ -242,6 +245,7 @@ def test_a_server_that_crashes_and_comes_back_loses_nothing(tmp_path: Path) -> N
         store.close()
     finally:
         server.stop("immediate")
+        folder.cleanup()
 
 
 def test_the_time_of_a_test_is_the_clocks(postgres_url: str) -> None:

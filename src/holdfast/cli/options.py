@@ -29,10 +29,14 @@ def shared(function: F, *, store: str = _STORE) -> F:
     return click.option("--store", metavar="URL", help=store)(function)
 
 
+def store_named(store: str | None) -> str:
+    return store or os.environ.get("HOLDFAST_URL") or app.DEFAULT_URL
+
+
 @contextmanager
 def opened(store: str | None, *, existing: bool = True, lease: float = 10) -> Iterator[app.Holdfast]:
     """The store that the line names. ``existing``: only looking at a file that is not there would make one."""
-    url = store or os.environ.get("HOLDFAST_URL") or app.DEFAULT_URL
+    url = store_named(store)
     target = parse_url(url)
     if existing and target.kind == "sqlite" and not Path(target.place).exists():
         beside = sorted(str(path) for path in Path(target.place).parent.glob("*.db"))
@@ -57,5 +61,7 @@ def run_named(hf: app.Holdfast, id: str, store: str | None) -> RunRow:
 
 
 def store_hint(store: str | None) -> str:
-    """What has to follow a command to reach the same store."""
-    return f" --store {shlex.quote(store)}" if store else ""
+    """What has to follow a command to reach the same store; a password has to be typed again."""
+    target = parse_url(store) if store else None
+    shown = store if target is None or target.address is None else target.url
+    return f" --store {shlex.quote(shown)}" if shown else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from holdfast.errors import StoreError
+from holdfast.store.postgres_url import psycopg_needed
 from holdfast.store.protocol import (
     FINISHED,
     NEVER_MS,
@@ -20,6 +20,7 @@ from holdfast.store.protocol import (
     Spent,
     Store,
     Taken,
+    is_text,
 )
 from holdfast.store.urls import parse_url
 
@@ -37,6 +38,7 @@ __all__ = [
     "Spent",
     "Store",
     "Taken",
+    "is_text",
     "open_store",
 ]
 
@@ -52,12 +54,8 @@ def open_store(url: str | os.PathLike[str], *, clock: Callable[[], int] | None =
 
         return MemoryStore(target.place, clock=clock)
     if target.address is not None:
-        try:
+        with psycopg_needed(target.url):
             from holdfast.store.postgres import PostgresStore
-        except ImportError as error:
-            raise StoreError(
-                f"{target.url}: a PostgreSQL store needs psycopg: pip install 'holdfast[postgres]' ({error})."
-            ) from error
         return PostgresStore(target.address, clock=clock)
     from holdfast.store.sqlite import SQLiteStore
 

@@ -12,12 +12,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 
 from holdfast.errors import StoreError
 from holdfast.store import postgres_schema
+from holdfast.store.postgres_connect import LET_GO, Connection, connect
 from holdfast.store.postgres_errors import Verdict, explain, is_unknown_host, judge
-from holdfast.store.postgres_rows import Statements, adapt, rows_of, values
+from holdfast.store.postgres_rows import Statements, rows_of, values
 from holdfast.store.postgres_url import Address
 
 T = TypeVar("T")
-Connection = psycopg.Connection[Any]
 
 # As long as the holder of a lease trusts it: 0.8 of its 10 s. What is still not written then may be another's to write.
 PATIENCE_S = 8.0
@@ -185,18 +185,6 @@ class Link:
             park(db)
 
 
-def connect(address: Address, libpq: Mapping[str, str]) -> Connection:
-    given: dict[str, Any] = {"fallback_application_name": "holdfast", **libpq, "client_encoding": "utf8"}
-    threshold = 0 if address.prepare else None
-    db: Connection = psycopg.connect(
-        autocommit=True, prepare_threshold=threshold, cursor_factory=psycopg.RawCursor, **given
-    )
-    # Ours are few, and to forget one by DEALLOCATE is what PgBouncer does not know how to follow.
-    db.prepared_max = None
-    adapt(db)
-    return db
-
-
 def park(db: Connection) -> None:
     """Keep what a fork inherited from being closed."""
     _parked.append(db)
@@ -204,7 +192,7 @@ def park(db: Connection) -> None:
 
 def in_transaction(db: Connection, work: Callable[[], T], done: Callable[[T], object] | None = None) -> T:
     """``done`` is told the result before the transaction is committed."""
-    db.execute(b"BEGIN", prepare=False)
+    db.execute(b"BEGIN; " + LET_GO, prepare=False)
     try:
         result = work()
         if done is not None:

@@ -7,12 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from holdfast.store.postgres_link import connect, park
+from holdfast.store.postgres_connect import Connection, connect
+from holdfast.store.postgres_link import park
 from holdfast.store.postgres_url import Address
 
 POLL_S = 0.5  # how long a change may go unnoticed where nobody can be told
@@ -29,7 +29,7 @@ class Listener:
         self._start()
 
     def _start(self) -> None:
-        self._db: psycopg.Connection[Any] | None = None
+        self._db: Connection | None = None
         self._heard: bool | None = None  # whether a word of our own came back; None before one was sent
         self._closing = False
         self._lock = threading.Lock()  # held while the connection is used

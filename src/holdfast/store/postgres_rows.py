@@ -158,8 +158,9 @@ class Statements:
                 names.append(found[1])
             return f"${start + names.index(found[1]) + 1}"
 
-        lists = re.sub(r"\bIN \((:\w+)\)", r"= ANY(\1)", self.in_schema(text))
-        return Statement(_NAME.sub(number, lists).encode(), tuple(names))
+        lists = re.sub(r"\bIN \((:\w+)\)", r"= ANY(\1)", text)
+        # The schema comes last: its name may be anything.
+        return Statement(self.in_schema(_NAME.sub(number, lists)).encode(), tuple(names))
 
     def _batch(self, creates: int, appends: int, finishes: int) -> Statement:
         """One statement for a batch that has none (0), one (1) or many (2) of each. It returns what it did: rows of a

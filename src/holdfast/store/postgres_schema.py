@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
+from contextlib import closing
 from functools import cache
-from typing import Any
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
 
 from holdfast.errors import StoreError
+from holdfast.store.postgres_connect import LET_GO, Connection, connect
+from holdfast.store.postgres_errors import explain
 from holdfast.store.postgres_url import Address
 from holdfast.store.queries import SCHEMA, Migration, read_migrations
+
+T = TypeVar("T")
 
 log = logging.getLogger("holdfast")
 
@@ -26,7 +32,7 @@ _APPLIED = "SELECT number, checksum FROM holdfast.migration ORDER BY number"
 Applied = list[tuple[int, str]]
 
 
-def check(db: psycopg.Connection[Any], address: Address, *, first: bool) -> int:
+def check(db: Connection, address: Address, *, first: bool) -> int:
     """See that the tables are those this release knows, set them up where there are none; the schema's number.
 
     ``first``: the server itself is looked at too. Raises ``StoreError``.
@@ -47,7 +53,7 @@ def check(db: psycopg.Connection[Any], address: Address, *, first: bool) -> int:
     return len(applied)
 
 
-def applied_to(db: psycopg.Connection[Any], schema: str) -> Applied:
+def applied_to(db: Connection, schema: str) -> Applied:
     """The migrations that were applied; none where there is no schema yet, or an empty one."""
     try:
         return db.execute(in_schema(_APPLIED, schema).encode()).fetchall()
@@ -78,8 +84,36 @@ def in_schema(text: str, schema: str) -> str:
     return text.replace(SCHEMA, sql.Identifier(schema).as_string() + ".")
 
 
+def missing(address: Address) -> tuple[int, list[Migration], str]:
+    """The number the schema has, the migrations it lacks, and those as one transaction. Changes nothing."""
+    known = read_migrations("postgres")
+
+    def look(db: Connection) -> Applied:
+        applied = applied_to(db, address.schema)
+        refuse_others(applied, known, address)
+        return applied
+
+    applied = len(_apart(address, look))
+    return applied, known[applied:], script(address.schema, known[applied:], new=not applied) if known[applied:] else ""
+
+
+def migrate(address: Address) -> list[Migration]:
+    """Apply what is missing; what this call applied."""
+    return _apart(address, lambda db: apply(db, address, read_migrations("postgres")))
+
+
+def _apart(address: Address, work: Callable[[Connection], T]) -> T:
+    """On a connection of its own, which no store has looked at."""
+    try:
+        with closing(connect(address, address.libpq)) as db:
+            _check_server(db, address)
+            return work(db)
+    except psycopg.Error as error:
+        raise explain(address, error) from error
+
+
 def script(schema: str, migrations: list[Migration], *, new: bool) -> str:
-    """What has to be executed, as one transaction, to bring a schema to the newest."""
+    """What has to be executed to apply migrations, as one transaction."""
     name = sql.Identifier(schema).as_string()
     parts = [f"SELECT pg_advisory_xact_lock({lock_of(schema)})"]
     if new:
@@ -104,18 +138,21 @@ def number_of(*words: str) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(("holdfast", *words)).encode()).digest()[:8], "big", signed=True)
 
 
-def apply(db: psycopg.Connection[Any], address: Address, migrations: list[Migration]) -> list[Migration]:
+def apply(db: Connection, address: Address, migrations: list[Migration]) -> list[Migration]:
     """Bring the schema to the newest, all or nothing, whoever else tries it now; what was applied."""
     schema = address.schema
     with db.transaction():
+        db.execute(LET_GO, prepare=False)
         db.execute(b"SELECT pg_advisory_xact_lock($1)", (lock_of(schema),))
-        (there,) = db.execute(b"SELECT to_regclass($1) IS NOT NULL", (in_schema("holdfast.migration", schema),))
-        applied = applied_to(db, schema) if there[0] else []
+        # By the catalogue's rows, as they are now: a name is looked up in a cache that another's commit may be behind.
+        there = db.execute(b"SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration'", (schema,))
+        is_set_up = bool(there.fetchall())
+        applied = applied_to(db, schema) if is_set_up else []
         refuse_others(applied, migrations, address)
         missing = migrations[len(applied) :]
         if not missing:
             return []
-        if not there[0]:
+        if not is_set_up:
             _make_schema(db, schema)
         for migration in missing:
             db.execute(in_schema(migration.sql, schema).encode(), prepare=False)
@@ -130,14 +167,14 @@ def apply(db: psycopg.Connection[Any], address: Address, migrations: list[Migrat
         return missing
 
 
-def _make_schema(db: psycopg.Connection[Any], schema: str) -> None:
+def _make_schema(db: Connection, schema: str) -> None:
     # Not by IF NOT EXISTS: that asks for the right to create one where it is there already.
     if not db.execute(b"SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)).fetchall():
         db.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), prepare=False)
     db.execute(in_schema(_MIGRATION_TABLE, schema).encode(), prepare=False)
 
 
-def _set_up(db: psycopg.Connection[Any], address: Address, migrations: list[Migration]) -> None:
+def _set_up(db: Connection, address: Address, migrations: list[Migration]) -> None:
     try:
         if apply(db, address, migrations):
             log.info("%s: set up in schema %s", address.url, address.schema)
@@ -154,7 +191,7 @@ def _set_up(db: psycopg.Connection[Any], address: Address, migrations: list[Migr
         ) from error
 
 
-def _check_server(db: psycopg.Connection[Any], address: Address) -> None:
+def _check_server(db: Connection, address: Address) -> None:
     version = db.info.server_version // 10_000
     if version < OLDEST_SERVER:
         raise StoreError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
@@ -65,6 +67,17 @@ class Address:
             return self.libpq
         host, _, port = self.listen.rpartition(":") if ":" in self.listen else (self.listen, "", "")
         return {**self.libpq, "host": host, **({"port": port} if port else {})}
+
+
+@contextmanager
+def psycopg_needed(url: str) -> Iterator[None]:
+    """Around the imports that need the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise StoreError(
+            f"{url}: a PostgreSQL store needs psycopg: pip install 'holdfast[postgres]' ({error})."
+        ) from error
 
 
 def parse_postgres(text: str) -> Address:

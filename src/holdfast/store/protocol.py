@@ -21,6 +21,16 @@ FINISHED = frozenset({"done", "failed", "cancelled"})
 NEVER_MS = 2**62  # the time of a run that waits for something else than a time
 
 
+def is_text(value: str) -> bool:
+    """Whether every store can hold it: UTF-8 without NUL, which PostgreSQL has no text with. What is not must not reach
+    a batch, since a batch that fails takes other runs along."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
     """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
 

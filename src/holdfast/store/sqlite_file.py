@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import apsw
 
 from holdfast.errors import StoreError
 from holdfast.store.queries import Migration, read_migrations
+
+T = TypeVar("T")
 
 BUSY_MS = 30_000
 # "HFST" in the file's header: what tells our files from other applications' databases.
@@ -59,6 +63,35 @@ def open_to_read(path: str, *, verify: bool, vfs: str | None = None) -> apsw.Con
         if os.access(path, os.W_OK) and os.access(place.parent, os.W_OK):
             raise
         return _checked(_open_unchanging(path, vfs), path, verify=verify, vfs=vfs)
+
+
+def missing(path: str) -> tuple[int, list[Migration], str]:
+    """The number a file's schema has, the migrations it lacks, and those as one transaction. Changes nothing."""
+    known = read_migrations("sqlite")
+    applied = 0
+    if Path(path).exists() and Path(path).stat().st_size:
+        try:
+            db = apsw.Connection(path, apsw.SQLITE_OPEN_READWRITE)
+            try:
+                ours, applied, _ = _look(db)
+                _refuse_others(db, path, known)
+                if ours:
+                    _verify(db, path, known)
+            finally:
+                db.close()
+        except apsw.Error as error:
+            raise explain(path, error) from error
+    return applied, known[applied:], _script(known, applied) if known[applied:] else ""
+
+
+def _script(known: list[Migration], applied: int) -> str:
+    parts = ["BEGIN IMMEDIATE", _MIGRATION_TABLE.strip()]
+    for each in known[applied:]:
+        parts.append(each.sql.strip().rstrip(";"))
+        values = f"({each.number}, '{each.name}', '{each.checksum}', unixepoch() * 1000)"
+        parts.append(f"INSERT INTO migration VALUES {values}")
+    parts += [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {len(known)}", "COMMIT"]
+    return ";\n".join(parts) + ";\n"
 
 
 def _checked(db: apsw.Connection, path: str, *, verify: bool, vfs: str | None) -> apsw.Connection:
@@ -132,26 +165,38 @@ def _claim_schema(db: apsw.Connection, path: str, migrations: list[Migration]) -
     """
     db.execute("BEGIN IMMEDIATE")
     try:
-        ours, version, wal = _look(db)
-        if ours and version > len(migrations):
-            raise StoreError(
-                f"{path} was written by a newer holdfast (its schema is number {version}, this release knows "
-                f"{len(migrations)}): upgrade holdfast. The file was left as it is."
-            )
-        ((objects,),) = db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        ((application,),) = db.execute("PRAGMA application_id").fetchall()
-        if not ours and (objects or version or application):
-            raise StoreError(
-                f"{path} is a SQLite database of another application. It was left as it is; "
-                "name another file, holdfast makes it."
-            )
-        if wal:
+        _refuse_others(db, path, migrations)
+        if _look(db)[2]:
             return True
     except BaseException:
         db.execute("ROLLBACK")
         raise
     db.execute("ROLLBACK")
     return False
+
+
+def _refuse_others(db: apsw.Connection, path: str, migrations: list[Migration]) -> None:
+    ours, version, _ = _look(db)
+    if ours and version > len(migrations):
+        raise newer(path, version)
+    ((objects,),) = db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    ((application,),) = db.execute("PRAGMA application_id").fetchall()
+    if not ours and (objects or version or application):
+        raise StoreError(
+            f"{path} is a SQLite database of another application. It was left as it is; "
+            "name another file, holdfast makes it."
+        )
+
+
+def schema_number(db: apsw.Connection) -> int:
+    return _look(db)[1]
+
+
+def newer(path: str, found: int) -> StoreError:
+    return StoreError(
+        f"{path} was written by a newer holdfast (its schema is number {found}, this release knows "
+        f"{len(read_migrations('sqlite'))}): upgrade holdfast. The file was left as it is."
+    )
 
 
 def _use_wal(db: apsw.Connection, path: str) -> None:
@@ -223,3 +268,23 @@ def _advice(path: str, error: Exception) -> str:
             return "does not have the tables holdfast made: another program changed it."
         case _:
             return "refused what was asked of it."
+
+
+def in_transaction(db: apsw.Connection, work: Callable[[], T]) -> T:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with suppress(apsw.Error):
+                db.execute("ROLLBACK")
+        raise
+    return result
+
+
+def abandon(db: apsw.Connection) -> None:
+    """Close a connection that failed, without the checkpoint that closing the last one would try."""
+    with suppress(apsw.Error):
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    db.close(True)
