@@ -314,7 +314,7 @@ class Execution:
         elif self.is_asleep:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:
-            _tell_stopped(run, str(error), unawaited=self.waiters == 0)
+            self._tell_stopped(run, str(error))
         try:
             await self._committed(finish)
         except HoldfastError as lost:
@@ -322,6 +322,13 @@ class Execution:
         if isinstance(error, Unloaded):
             raise asyncio.CancelledError
         raise error
+
+    def _tell_stopped(self, run: LiveRun, how: str) -> None:
+        """A warning where nobody else is told: a run of ``hf.start`` that its ``Holdfast`` was closed over."""
+        serving = self.home._serving
+        level = logging.WARNING if self.waiters == 0 and not serving else logging.INFO
+        who = "whoever serves its queue goes on with it" if serving else "the same line resumes it"
+        self.log.log(level, "%s with %s recorded; %s", how, count(run.recorded, "step"), who)
 
     async def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
@@ -339,7 +346,7 @@ class Execution:
             how = f"stopped by {error!r} in its own code"
             finish = await self._handed_back(run)
             if not self.home._serving:
-                _tell_stopped(run, how, unawaited=self.waiters == 0)
+                self._tell_stopped(run, how)
             else:  # it would stop the next worker too
                 self.log.error("parked: %s", how)
                 finish.status, finish.error = (
@@ -424,9 +431,3 @@ class Execution:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed
             pass
-
-
-def _tell_stopped(run: LiveRun, how: str, *, unawaited: bool) -> None:
-    """A warning where nobody else is told: a run of ``hf.start`` that its ``Holdfast`` was closed over."""
-    level = logging.WARNING if unawaited else logging.INFO
-    run.log.log(level, "%s with %s recorded; the same line resumes it", how, count(run.recorded, "step"))
