@@ -7,7 +7,11 @@ from importlib.util import find_spec
 
 from .plant import Plant
 
+<<<<<<< HEAD
 MODULES = ("core", "order", "watch", "disk", "postgres", "machines", "workers")
+=======
+MODULES = ("core", "order", "watch", "disk", "postgres", "waiting")
+>>>>>>> waits
 
 PLANTED: list[Plant] = [
     each
