@@ -20,8 +20,9 @@ from .errors import (
     VersionMismatch,
 )
 from .logs import LogFilter
-from .records import Checkpoint, Emitted, Event, Progress, Run, Skipped
+from .records import Checkpoint, Emitted, Event, Progress, Run, Skipped, Waiting
 from .session import Session
+from .waiting import sleep, wait_for
 from .workflow import Call, StepCall, step, workflow
 
 # ``open`` is public too, but a star import must not shadow the builtin.
@@ -51,15 +52,18 @@ __all__ = [
     "StepFailed",
     "StoreError",
     "VersionMismatch",
+    "Waiting",
     "current",
     "emit",
     "now",
     "progress",
     "random",
     "run_id",
+    "sleep",
     "spend",
     "state",
     "step",
     "uuid4",
+    "wait_for",
     "workflow",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .definition import PYTHON, other_version
-from .errors import Cancelled, Mismatch, VersionMismatch
+from .errors import Cancelled, HoldfastError, Mismatch, VersionMismatch
 from .store import RunRow
 
 if TYPE_CHECKING:
@@ -63,3 +64,26 @@ def refuse_other_version(row: RunRow, definition: Definition) -> None:
     """Raises ``VersionMismatch`` if other code recorded the run."""
     if (row.version, row.python) != (definition.version, PYTHON):
         raise VersionMismatch(other_version(row.id, row, definition))
+
+
+_imported: str | None = None
+
+
+@contextmanager
+def only_imported(what: str) -> Iterator[None]:
+    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
+    global _imported
+    before, _imported = _imported, what
+    try:
+        yield
+    finally:
+        _imported = before
+
+
+def refuse_while_imported() -> None:
+    """Raises ``HoldfastError`` if this code runs only because somebody looks for a workflow in its module."""
+    if _imported is not None:
+        raise HoldfastError(
+            f"{_imported} starts work of its own while it is imported to find a workflow in it: put what it does "
+            'as a program under `if __name__ == "__main__":`'
+        )

@@ -8,24 +8,28 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from . import branches, clock, codec
-from .admission import refuse_id, was_cancelled
+from . import branches, codec
+from .admission import refuse_id, refuse_while_imported, was_cancelled
 from .background import BackgroundLoop
-from .claiming import POLL_S
-from .errors import CodecError, Diverged, HoldfastError, Mismatch, NotFound, StepFailed, VersionMismatch
+from .children import look_after
+from .ended import outcome_of
+from .errors import HoldfastError, NotFound
 from .execution import Execution
-from .failure import Failure
-from .journal import Journal
+from .journal import Journal, Standing
+from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
 from .logs import RunLog
+from .lookout import Lookout
 from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
+from .sending import send
 from .session import Session
 from .store import Store, open_store
 from .submitting import submit
+from .waiting import WaitCall, child_run
+from .waits import Wait
 from .watching import Pulse, watch
 from .workflow import Call, no_call
 
@@ -38,7 +42,7 @@ DEFAULT_URL = "sqlite:///holdfast.db"
 def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
-    ``url``: a path, ``sqlite:///…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
+    ``url``: a path, ``sqlite:///…``, ``postgresql://…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
 
     ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
@@ -46,20 +50,6 @@ def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Hol
     """
     term = Lease(lease)
     return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
-
-
-_imported: str | None = None
-
-
-@contextmanager
-def only_imported(what: str) -> Iterator[None]:
-    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
-    global _imported
-    before, _imported = _imported, what
-    try:
-        yield
-    finally:
-        _imported = before
 
 
 class Holdfast:
@@ -76,6 +66,7 @@ class Holdfast:
         self._serving = False  # in a worker
         self._heard: Callable[[set[int] | None], None] | None = None  # told of each heartbeat, on the journal's thread
         self._closing = self._closed = False
+        self._serving = False  # a worker: what its runs begin as runs of their own waits in the queue
         self._reset()
         _all.add(self)
 
@@ -88,6 +79,7 @@ class Holdfast:
         self._readers: concurrent.futures.ThreadPoolExecutor | None = None
         self._background: BackgroundLoop | None = None
         self._pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()
+        self._lookouts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Lookout] = weakref.WeakKeyDictionary()
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     @property
@@ -104,13 +96,27 @@ class Holdfast:
 
     # -- running -------------------------------------------------------------------------------------------
 
-    async def run(self, call: Call[R], *, id: str, state: Mapping[str, Any] | None = None, wait: bool = True) -> R:
+    def run(
+        self, call: Call[R], *, id: str, state: Mapping[str, Any] | None = None, wait: bool = True
+    ) -> LazyCoroutine[R]:
         """Start the run, resume it, or return its saved result: the same line.
 
         ``state`` is the initial state, used when the run is new. If another owner holds the run, its outcome is
         waited for and the run taken over should that owner die or stall; ``wait=False`` raises ``Busy`` instead.
         Raises ``Mismatch`` if the id belongs to other work, ``VersionMismatch``, ``Diverged``, ``Cancelled``,
-        ``Fenced``, ``StoreError``, or what the workflow raised."""
+        ``Fenced``, ``StoreError``, or what the workflow raised.
+
+        In the body of a workflow on this store it begins a child: a run of its own, whose outcome is recorded and
+        recalled like a step's. Any failure of it, its being cancelled among them, is ``StepFailed`` there, and
+        ``cancel`` of the run that began it reaches it."""
+        child = None
+        if isinstance(call, Call):
+            call.take()  # also where it is refused below: that is told by an error already
+            refuse_id(id)
+            child = child_run(self, call, id, state)
+        return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))
+
+    async def _run(self, call: Call[R], id: str, state: Mapping[str, Any] | None, wait: bool) -> R:
         execution = await self._begun(call, id, state, wait)
         result: R = await execution.joined()
         return result
@@ -138,14 +144,26 @@ class Holdfast:
         return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
 
     async def _begun(
-        self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
+        self,
+        call: Call[Any],
+        id: str,
+        state: Mapping[str, Any] | None,
+        wait: bool,
+        detached: bool = False,
+        parent_no: int | None = None,
     ) -> Execution:
-        while (execution := self._execution(call, id, state, wait, detached)).leaving:
+        while (execution := self._execution(call, id, state, wait, detached, parent_no)).leaving:
             await execution.outcome.over()
         return execution
 
     def _execution(
-        self, call: Call[Any], id: str, state: Mapping[str, Any] | None, wait: bool, detached: bool = False
+        self,
+        call: Call[Any],
+        id: str,
+        state: Mapping[str, Any] | None,
+        wait: bool,
+        detached: bool,
+        parent_no: int | None,
     ) -> Execution:
         if not isinstance(call, Call):
             raise TypeError(no_call(call))
@@ -162,7 +180,7 @@ class Holdfast:
                     live.refuse_other(call)
                 live.detached = live.detached or detached
                 return live
-            execution = Execution(self, call, id, dict(state) if state else None, wait)
+            execution = Execution(self, call, id, dict(state) if state else None, wait, parent_no)
             execution.detached = detached
             self._begin(execution)
         return execution
@@ -180,13 +198,17 @@ class Holdfast:
     def wait(self, awaitable: Awaitable[T]) -> T:
         """For programs without an event loop: run what ``run``, ``start`` … give, and return its value.
 
-        Runs begun with ``start`` go on in the background between two calls.
+        Runs begun with ``start`` go on in the background between two calls. In a plain ``def`` workflow it waits for
+        what its run waits for: ``hf.wait(holdfast.sleep(3))``.
         """
         try:
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
                 self._check_open()
+                if isinstance(awaitable, WaitCall) and awaitable.is_in_run:
+                    result: T = awaitable.perform_in_thread()
+                    return result
             else:
                 raise HoldfastError("hf.wait() is for programs without an event loop; here, write: await hf.run(…)")
         except HoldfastError:
@@ -215,7 +237,7 @@ class Holdfast:
             raise NotFound(f"{self.url}: there is no run {id!r}")
         refuse_damaged(row)
         spent = await self._read(self._store.spent, [row.no])
-        return run_of(row, spent[row.no], _result_types(row.workflow), lambda: self._outcome(id))
+        return run_of(row, spent[row.no], _result_types(row.workflow), lambda: outcome_of(self, id))
 
     async def runs(
         self,
@@ -235,7 +257,7 @@ class Holdfast:
         rows = await self._read(lambda: self._store.runs(status=status, workflow=workflow, limit=limit, after=no))
         spent = await self._read(self._store.spent, [row.no for row in rows])
         return [
-            run_of(row, spent[row.no], _result_types(row.workflow), lambda id=row.id: self._outcome(id))  # type: ignore[misc]
+            run_of(row, spent[row.no], _result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
             for row in rows
         ]
 
@@ -256,48 +278,38 @@ class Holdfast:
         """
         return watch(self, id, after)
 
+    async def send(self, id: str, name: str, value: Any, *, key: str | None = None) -> None:
+        """Send a signal to a run: what its ``wait_for(name, …)`` returns, now or when it comes to that.
+
+        ``value`` is anything a step could return. Sent again with the same ``key`` it is the same signal. Raises
+        ``NotFound``, ``Cancelled`` or ``HoldfastError`` if the run takes no signals any more, ``CodecError`` if the
+        value cannot be stored or the run waits for this signal now with another type; then nothing was sent.
+        """
+        await send(self, id, name, value, key)
+
     async def cancel(self, id: str) -> None:
-        """End a run for good; its owner, wherever it is, is stopped. A run that is done stays done. Raises
-        ``NotFound``.
+        """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A
+        run that is done stays done. Raises ``NotFound``.
         """
         row = await self._read(self._store.cancel, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
-        live = self._live.get(id)
-        if row.status == "cancelled" and live is not None and live.run is not None:
-            live.loop.call_soon_threadsafe(live.run.poison, was_cancelled(id))
+        if row.status == "cancelled":
+            ended = {row.no}
+            for live in sorted(self._live.values(), key=lambda each: each.run.no if each.run is not None else 0):
+                run = live.run  # a parent has a lower number than its children, if it began them
+                if run is not None and (run.no in ended or live.parent_no in ended):
+                    ended.add(run.no)
+                    live.loop.call_soon_threadsafe(run.poison, was_cancelled(live.id))
         RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
-
-    async def _outcome(self, id: str) -> Any:
-        """What ``Run.wait`` waits for: the outcome, whoever brings it about."""
-        while True:
-            live = self._live.get(id)
-            if live is not None:
-                return await live.outcome.heard()
-            run = await self.get(id)
-            if run.status == "done":
-                return run.result
-            if run.status == "cancelled":
-                raise was_cancelled(id)
-            if run.status in ("failed", "parked"):
-                row = await self._read(self._store.get, id)
-                assert row is not None
-                failure = Failure.decode(row.error or b"", f"run {id!r}, its error")
-                if run.status == "parked":
-                    raise _PARKED.get(failure.type, HoldfastError)(failure.message)
-                raise StepFailed(run.workflow, failure.type, failure.message)
-            await clock.sleep(POLL_S)
 
     # -- opening and closing -------------------------------------------------------------------------------
 
     def _check_open(self, *, for_more: bool = False) -> None:
         if self._closed or (for_more and self._closing):
             raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
-        if for_more and _imported is not None:
-            raise HoldfastError(
-                f"{_imported} starts work of its own while it is imported to find a workflow in it: put what it does "
-                'as a program under `if __name__ == "__main__":`'
-            )
+        if for_more:
+            refuse_while_imported()
 
     @property
     def _journal(self) -> Journal:
@@ -306,10 +318,9 @@ class Holdfast:
             self._check_open()
             with self._lock:
                 if self._journal_now is None or self._journal_now.failed:
-                    gone, self._journal_now = (
-                        self._journal_now,
-                        Journal(self._store, self.owner, self._lease, _teller(self), _asker(self)),
-                    )
+                    gone = self._journal_now
+                    asked = self._renewed, self._standing
+                    self._journal_now = Journal(self._store, self.owner, self._lease, *asked)
                     if self._finalizer is not None:
                         self._finalizer.detach()
                     # Runs at exit too, so that a program that never closes ends its thread between two commits.
@@ -328,6 +339,15 @@ class Holdfast:
                     self._readers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="holdfast-read")
         return await asyncio.get_running_loop().run_in_executor(self._readers, method, *args)
 
+    def _look_after(self, wait: Wait) -> None:
+        look_after(self, wait)
+
+    def _lookout(self, loop: asyncio.AbstractEventLoop) -> Lookout:
+        lookout = self._lookouts.get(loop)
+        if lookout is None:
+            lookout = self._lookouts[loop] = Lookout(self, loop)
+        return lookout
+
     def _renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
         for execution in list(self._live.values()):
             execution.renewed(held, began, deadline)
@@ -336,10 +356,12 @@ class Holdfast:
         if self._heard is not None:
             self._heard(held)
 
-    def _doing(self) -> dict[int, bytes]:
-        """By number of the run: what it has in flight, where that is not what was told before."""
+    def _standing(self) -> Standing:
+        """By number of the run: what it has in flight and waits for, where that is not what was told before."""
         runs = [execution.run for execution in list(self._live.values()) if execution.run is not None]
-        return {run.no: told for run in runs if (told := run.told_anew()) is not None}
+        doing = {run.no: told for run in runs if (told := run.told_anew()) is not None}
+        waiting = {run.no: anew[0] for run in runs if (anew := run.waits.told_anew()) is not None}
+        return Standing(doing, waiting)
 
     async def aclose(self) -> None:
         """Unload what still runs, commit what is queued, close the store."""
@@ -391,9 +413,6 @@ class Holdfast:
         self.close()
 
 
-_PARKED: dict[str, type[HoldfastError]] = {
-    error.__name__: error for error in (CodecError, Diverged, Mismatch, VersionMismatch)
-}
 _all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
 _workflows: dict[str, weakref.ref[Any]] = {}
 
@@ -402,28 +421,6 @@ def _result_types(workflow: str) -> codec.Types:
     known = _workflows.get(workflow)
     definition = known() if known is not None else None
     return codec.Types.none if definition is None else definition.result_types
-
-
-def _teller(hf: Holdfast) -> Callable[[set[int] | None, float, float], None]:
-    """The heartbeat's way to the runs, which must not keep an abandoned ``Holdfast`` alive."""
-    there = weakref.ref(hf)
-
-    def tell(held: set[int] | None, began: float, deadline: float) -> None:
-        hf = there()
-        if hf is not None:
-            hf._renewed(held, began, deadline)
-
-    return tell
-
-
-def _asker(hf: Holdfast) -> Callable[[], dict[int, bytes]]:
-    there = weakref.ref(hf)
-
-    def ask() -> dict[int, bytes]:
-        hf = there()
-        return {} if hf is None else hf._doing()
-
-    return ask
 
 
 def _shut(journal: Journal, store: Store) -> None:

@@ -25,11 +25,20 @@ def start(run: LiveRun, call: Call[Any]) -> asyncio.Future[Any]:
     root = asyncio.Task(call.body(), loop=run.loop, name=f"holdfast body {run.id}", context=context)
     branches.label(root, frame)
     frame.task = root
+    run.members.add(root)
     return root
 
 
-async def unwind(run: LiveRun, root: asyncio.Future[Any]) -> None:
-    """Let the program's own cleanup happen; what it does after that is ignored."""
+async def unwind(run: LiveRun, root: asyncio.Future[Any], *, whole: bool) -> None:
+    """Let the program's own cleanup happen; what it does after that is ignored.
+
+    ``whole``: each of its tasks is known to wait for another one or for outside, so none of them serves anybody else.
+    """
+    if whole:
+        for task in list(run.members):
+            frame = branches.frame_of(task)
+            if task is not root and frame is not None and (frame.step is None or frame.step.row.kind == "workflow"):
+                task.cancel()
     if isinstance(root, asyncio.Task) and not root.done():
         root.cancel()
         try:

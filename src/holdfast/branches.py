@@ -185,17 +185,22 @@ def has_moving_thread(run: LiveRun) -> bool:
         frame = frame_of(task)
         if frame is None or frame.run is not run or frame.in_thread:
             continue
-        if _is_of_executor(getattr(task, "_fut_waiter", None)):
+        if is_of_executor(getattr(task, "_fut_waiter", None)):
             return True
     return False
 
 
-def _is_of_executor(future: Any) -> bool:
-    if any(_is_of_executor(child) for child in getattr(future, "_children", ())):  # a gather
+def is_of_executor(future: Any) -> bool:
+    if any(is_of_executor(child) for child in getattr(future, "_children", ())):  # a gather
         return True
     # asyncio ties the future of a thread pool to its own by callbacks; there is no other sign of it.
     callbacks = getattr(future, "_callbacks", None) or ()
     return any(getattr(each[0], "__qualname__", "").startswith("_chain_future.") for each in callbacks)
+
+
+def frame_in(context: contextvars.Context) -> Frame | None:
+    """Where the code was that made this context."""
+    return context.get(_frame_of_thread)
 
 
 def label(task: asyncio.Task[Any], frame: Frame | None) -> None:
@@ -297,7 +302,7 @@ class LabellingFactory:
         if isinstance(task, asyncio.Task):
             label(task, frame)
             frame.task = task
-            frame.run.task_started(frame.depth)
+            frame.run.task_started(task, frame.depth)
             task.add_done_callback(frame.run.task_ended)
         return task
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 from warnings import warn, warn_explicit
 
 from . import clock, codec
@@ -18,7 +18,7 @@ from .definition import Definition
 from .delivery import Pending
 from .errors import CodecError, HoldfastError, NotInRun, NotRecorded, StepFailed
 from .failure import Failure
-from .recall import scope_of
+from .recall import blank_row, scope_of
 from .run import LiveRun
 from .store import Checkpoint
 
@@ -32,7 +32,7 @@ LET_GO_S = 5.0  # how long a task that is cancelled behind a failed attempt is w
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
-def _cancelled(row: Checkpoint) -> asyncio.CancelledError:
+def cancelled(row: Checkpoint) -> asyncio.CancelledError:
     """The cancellation of a call, with its checkpoint: if it ends the run (a timeout), that call is tried anew.
 
     No class of its own: ``asyncio.timeout`` looks for the very class.
@@ -40,6 +40,26 @@ def _cancelled(row: Checkpoint) -> asyncio.CancelledError:
     error = asyncio.CancelledError()
     error.__dict__["seq"] = row.seq
     return error
+
+
+class Placed(Protocol):
+    """A call, or a wait, with its place."""
+
+    frame: Frame
+    in_thread: bool
+
+
+def refuse_second_call(frame: Frame, name: str) -> None:
+    """Every call is made here: not in a run that must stop, nor beside one that a thread of the same branch makes."""
+    run = frame.run
+    if (run.stop is not None or run.finished) and not run.is_ignoring:
+        run.check()
+    if frame.in_thread:
+        raise HoldfastError(
+            f"run {run.id!r}: {name!r} was called while another call of the same branch is "
+            "running in a thread, so their order could not be repeated. Await each asyncio.to_thread(…) before "
+            "the next call, or give each a task of its own (asyncio.gather, TaskGroup)."
+        )
 
 
 class Invocation:
@@ -61,15 +81,8 @@ class Invocation:
         self.args = args
         self.kwargs = kwargs
         self.in_thread = False
+        refuse_second_call(frame, definition.name)
         run = frame.run
-        if (run.stop is not None or run.finished) and not run.is_ignoring:
-            run.check()
-        if frame.in_thread:
-            raise HoldfastError(
-                f"run {run.id!r}: {definition.name!r} was called while another call of the same branch is "
-                "running in a thread, so their order could not be repeated. Await each asyncio.to_thread(…) before "
-                "the next call, or give each a task of its own (asyncio.gather, TaskGroup)."
-            )
         code = definition.function.__code__
         if run.names.get(definition.name) is not code:
             run.name_belongs_to(definition.name, code)
@@ -92,15 +105,18 @@ def perform_in_task(call: Invocation) -> Coroutine[Any, Any, Any]:
     """What performs a call on the task that awaits it, which is the one that asks now and need not be the one that
     made the call.
     """
-    run = call.frame.run
+    refuse_elsewhere(call.frame.run, call.definition.name)
+    return perform(call, _in_task)
+
+
+def refuse_elsewhere(run: LiveRun, name: str) -> None:
     driving = frame_of(asyncio.current_task())
     if driving is None or driving.run is not run:
         raise NotInRun(
-            f"run {run.id!r}: a call of {call.definition.name!r} made in the run is awaited in a task that is not "
+            f"run {run.id!r}: a call of {name!r} made in the run is awaited in a task that is not "
             "part of it, so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a "
             "TaskGroup."
         )
-    return perform(call, _in_task)
 
 
 async def _in_task(call: Invocation, frame: Frame) -> Any:
@@ -117,25 +133,12 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     """Answer a call from the record, or execute it and record the outcome."""
     frame, definition = call.frame, call.definition
     run = frame.run
-    if run.stop is not None or run.finished:
-        if run.is_ignoring:
-            await run.halt()
-        run.check()
-    run.delivery.stir()
-    if frame.moving is not None:
-        frame.moving.rest()
-        frame.moving = None
+    await arrive(frame)
     inputs = definition.encode_inputs(call.args, call.kwargs)
     digest = codec.fingerprint(inputs)
     row = run.recall(frame, definition.name, call.key, call.n, definition.version, inputs, digest)
     if row is not None:
-        run.recalled += 1
-        if run.observer is not None:
-            run.observer("recalled", run, row)
-        if row.delta is None and row.status != "cancelled" and run.tasks == 1 and not call.in_thread:
-            run.delivering(row)  # nothing else runs: the order is kept by itself
-        else:
-            await _delivered_again(call, row)
+        await recalled(call, row)
         return _answer(call, row)
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
@@ -145,7 +148,32 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     return await _execute(call, execute, _row_of(call, inputs, digest), inputs)
 
 
-async def _delivered_again(call: Invocation, row: Checkpoint) -> None:
+async def arrive(frame: Frame) -> None:
+    """The program has come to a call."""
+    run = frame.run
+    if run.stop is not None or run.finished:
+        if run.is_ignoring:
+            await run.halt()
+        run.check()
+    run.delivery.stir()
+    if frame.moving is not None:
+        frame.moving.rest()
+        frame.moving = None
+
+
+async def recalled(call: Placed, row: Checkpoint) -> None:
+    """Wait until a recorded outcome has its turn. Raises ``CancelledError`` again if it was cancelled."""
+    run = call.frame.run
+    run.recalled += 1
+    if run.observer is not None:
+        run.observer("recalled", run, row)
+    if row.delta is None and row.status != "cancelled" and run.tasks == 1 and not call.in_thread:
+        run.delivering(row)  # nothing else runs: the order is kept by itself
+    else:
+        await _delivered_again(call, row)
+
+
+async def _delivered_again(call: Placed, row: Checkpoint) -> None:
     """Wait until the recorded outcome may reach the workflow, and apply its change of state."""
     run, task = call.frame.run, asyncio.current_task()
     assert task is not None
@@ -157,12 +185,12 @@ async def _delivered_again(call: Invocation, row: Checkpoint) -> None:
         run.in_turn(pending)
         await pending.wait()
     finally:
-        run.under_way.pop(id(row), None)
+        run.call_ended(row)
     if row.status == "cancelled":
-        raise _cancelled(row)
+        raise cancelled(row)
 
 
-async def _cancelled_again(call: Invocation, row: Checkpoint) -> None:
+async def _cancelled_again(call: Placed, row: Checkpoint) -> None:
     """The workflow's own code cancelled this call before, so it will again; what came later waits for that.
 
     If it does not (it was changed meanwhile), the call is cancelled after rather more than the recorded time, counted
@@ -194,28 +222,10 @@ def _answer(call: Invocation, row: Checkpoint) -> Any:
 def _row_of(call: Invocation, inputs: bytes, digest: bytes) -> Checkpoint:
     """The checkpoint of a call that begins now; it is filled in as it goes."""
     frame, definition = call.frame, call.definition
-    return Checkpoint(
-        run_no=frame.run.no,
-        seq=0,
-        epoch=frame.run.epoch,
-        kind=definition.kind,
-        scope=frame.scope,
-        branch=frame.branch,
-        name=definition.name,
-        key=call.key,
-        n=call.n,
-        version=definition.version,
-        status="done",
-        attempts=1,
-        started_ms=clock.now_ms(),
-        duration_ms=0.0,
-        tokens=None,
-        usd=None,
-        fingerprint=digest,
-        inputs=codec.preview(inputs),
-        result=None,
-        delta=None,
-    )
+    row = blank_row(frame.run.no, frame.run.epoch, kind=definition.kind)
+    row.scope, row.branch, row.name, row.key, row.n = frame.scope, frame.branch, definition.name, call.key, call.n
+    row.version, row.fingerprint, row.inputs = definition.version, digest, codec.preview(inputs)
+    return row
 
 
 async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: bytes) -> Any:
@@ -243,24 +253,22 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
             row.result = Failure.of_step(failure).encode()
         row.duration_ms = (clock.monotonic() - began) * 1000
         row.tokens, row.usd = progress.tokens, progress.usd
-        await _recorded(call, row, change)
+        await recorded(call, row, change)
     finally:
-        run.under_way.pop(id(row), None)
-        if run.quiet is not None:
-            run.tell_if_quiet()
+        run.call_ended(row)
     if run.observer is not None:
         run.observer("executed", run, row)
     if not run.durable:
         _warn_if_undurable(run, row)
     if row.status == "cancelled":
-        raise _cancelled(row)
+        raise cancelled(row)
     if failure is not None:
         told = Failure.of_step(failure)
         raise StepFailed(row.name, told.type, told.message, seq=row.seq) from failure
     return value
 
 
-async def _recorded(call: Invocation, row: Checkpoint, change: dict[str, Any] | None) -> None:
+async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None) -> None:
     """Have the row committed, and wait for its turn to reach the workflow."""
     pending = Pending(call.frame, row, changed=bool(change), in_thread=call.in_thread)
     try:

@@ -129,6 +129,11 @@ class Delivery:
         self._threads = 0  # threads that were handed an outcome and have not come to rest
         self._turns = 0
         self._turning = False
+        self._asked: Callable[[], bool] | None = (
+            None  # whether the run rests, to be asked when the code has come to rest
+        )
+        self.resting = False
+        self.rests: Callable[[bool], None] = lambda _: None
         self.turns_needed = _TURNS_MIN
 
     def deepen(self, depth: int) -> None:
@@ -137,6 +142,20 @@ class Delivery:
     def stir(self) -> None:
         """The run's code is moving: whatever waits must see it at rest anew."""
         self._turns = 0
+        if self.resting:
+            self.resting = False
+            self.rests(False)
+
+    def when_at_rest(self, then: Callable[[], bool]) -> None:
+        """Ask, when the code is at rest and no outcome is under way, whether it ``rests`` until outside moves it."""
+        self._asked = then
+        self._turns = 0
+        self._turn_on()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is under way to the program: no outcome, no thread that was handed one."""
+        return not (self._ready or self._held or self._threads)
 
     def push(self, pending: Pending) -> None:
         """Deliver it when the run is at rest and nothing with a lower ``seq`` waits."""
@@ -156,9 +175,10 @@ class Delivery:
     def clear(self) -> None:
         self._ready.clear()
         self._held.clear()
+        self._asked = None
 
     def _turn_on(self) -> None:
-        if not self._turning and self._ready:
+        if not self._turning and (self._ready or self._asked):
             self._turning = True
             self._loop.call_soon(self._turn)
 
@@ -168,6 +188,11 @@ class Delivery:
             self._loop.call_soon(self._turn)
             return
         self._turning = False
+        if self._asked is not None and self.is_empty:
+            asked, self._asked = self._asked, None
+            if not self.resting and asked():
+                self.resting = True
+                self.rests(True)
         if not self._ready or self._threads:
             return
         if self._held and min(self._held) < self._ready[0][0]:

@@ -25,7 +25,7 @@ from .errors import (
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
-from .records import count
+from .records import count, what_is_waited_for
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
 
@@ -41,9 +41,6 @@ class Unloaded(HoldfastError):
 class Execution:
     """One way of a run through this process, on the loop that began it; ``outcome`` may be waited for from any."""
 
-    is_waiting = False
-    waiting_changed: Callable[[Execution], None] | None = None
-
     def __init__(
         self,
         home: Holdfast,
@@ -51,6 +48,7 @@ class Execution:
         id: str,
         state: dict[str, Any] | None,
         wait: bool,
+        parent_no: int | None = None,
         *,
         claimed: Claimed | None = None,
     ) -> None:
@@ -60,6 +58,9 @@ class Execution:
         self.definition = call.definition
         self.state = state
         self.wait = wait
+        self.parent_no = parent_no
+        self.waiting_changed: Callable[[Execution], None] | None = None  # called on the loop
+        self._asleep: Finish | None = None  # how it is handed back if it only waited
         self.log = RunLog(id)
         self.loop = asyncio.get_running_loop()
         self.run: LiveRun | None = None
@@ -111,9 +112,6 @@ class Execution:
         else:
             self.loop.call_soon_threadsafe(driver.cancel)
             await self.outcome.over()
-
-    async def suspend(self) -> bool:
-        return False
 
     async def _drive(self) -> None:
         try:
@@ -170,6 +168,11 @@ class Execution:
         run.driver_is_cancelled = lambda: driver.cancelling() > 0
         run.observer = self.home._observer
         run.durable = self.home._store.durable
+        self.parent_no = row.parent_no
+        lookout = self.home._lookout(self.loop)
+        run.waits.attend = self.home._look_after
+        run.waits.look = lambda: lookout.look(run)
+        run.waiting_changed = self._waiting_changed
         self.run = run  # from here on the heartbeat knows it
         self._settle_claimed()
         branches.live_runs[id(run)] = self.loop
@@ -179,6 +182,48 @@ class Execution:
             branches.live_runs.pop(id(run), None)
             run.finished = True
             run.cancel_calls()
+            lookout.forget(run)
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing goes on in the run until something outside comes about."""
+        return self.run is not None and self.run.is_waiting
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it was handed back while it only waited."""
+        return self._asleep is not None
+
+    def _waiting_changed(self) -> None:
+        if self.waiting_changed is not None:
+            self.waiting_changed(self)
+
+    async def suspend(self) -> bool:
+        """Unload the run if it only waits and nobody here waits for it: its row says until when, and what wakes it.
+        Whether it was."""
+        run = self.run
+        if run is None or self.waiters or self.leaving or not self._falls_asleep(run):
+            return False
+        self.leaving = True
+        run.poison(Unloaded("unloaded while it waits"))
+        await self.outcome.over()
+        return True
+
+    def _falls_asleep(self, run: LiveRun) -> bool:
+        if not run.is_waiting:
+            return False
+        self._asleep = Finish(
+            run_no=run.no,
+            epoch=run.epoch,
+            status="waiting",
+            error=self._failure.encode() if self._failure is not None else None,
+            due_ms=run.waits.due_ms,
+            waiting=run.waits.described(),
+            wakes=run.waits.wakes,
+        )
+        return True
 
     # -- claiming ------------------------------------------------------------------------------------------
 
@@ -186,7 +231,7 @@ class Execution:
         if self._taken is not None:
             return self._taken
         new = new_row(self.call, self.inputs, self.id, self.state)
-        new.owner, new.lease_until_ms = self.home.owner, self.home._lease.ttl_ms
+        new.owner, new.lease_until_ms, new.parent_no = self.home.owner, self.home._lease.ttl_ms, self.parent_no
         return await Claiming(self.home, self.journal, new, self._admit, wait=self.wait).claimed()
 
     def _admit(self, row: RunRow, waited: bool) -> None:
@@ -237,11 +282,12 @@ class Execution:
         try:
             await ended
         except asyncio.CancelledError:
+            self._falls_asleep(run)
             run.poison(Unloaded(body.why_unloaded(root)))
         if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
         if run.stop is not None:
-            await body.unwind(run, root)
+            await body.unwind(run, root, whole=self.is_asleep)
             return await self._stopped(run, run.stop.error)
         return await self._finish(run, root)
 
@@ -263,9 +309,12 @@ class Execution:
                 "parked",
                 Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
             )
+            finish.parent_no = self.parent_no
             self.log.error("parked: %s", error)
+        elif self.is_asleep:
+            self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:
-            _tell_stopped(run, str(error), unawaited=self.waiters == 0)
+            self._tell_stopped(run, str(error))
         try:
             await self._committed(finish)
         except HoldfastError as lost:
@@ -274,8 +323,17 @@ class Execution:
             raise asyncio.CancelledError
         raise error
 
+    def _tell_stopped(self, run: LiveRun, how: str) -> None:
+        """A warning where nobody else is told: a run of ``hf.start`` that its ``Holdfast`` was closed over."""
+        serving = self.home._serving
+        level = logging.WARNING if self.waiters == 0 and not serving else logging.INFO
+        who = "whoever serves its queue goes on with it" if serving else "the same line resumes it"
+        self.log.log(level, "%s with %s recorded; %s", how, count(run.recorded, "step"), who)
+
     async def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
+        if self._asleep is not None:
+            return self._asleep
         error = self._failure.encode() if self._failure is not None else None
         finish = Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
         if self.retry_after_ms:
@@ -288,7 +346,7 @@ class Execution:
             how = f"stopped by {error!r} in its own code"
             finish = await self._handed_back(run)
             if not self.home._serving:
-                _tell_stopped(run, how, unawaited=self.waiters == 0)
+                self._tell_stopped(run, how)
             else:  # it would stop the next worker too
                 self.log.error("parked: %s", how)
                 finish.status, finish.error = (
@@ -297,7 +355,7 @@ class Execution:
                 )
             await self._committed(finish)
             raise error
-        finish = Finish(run_no=run.no, epoch=run.epoch, status="done")
+        finish = Finish(run_no=run.no, epoch=run.epoch, status="done", parent_no=self.parent_no)
         value = None
         if error is None:
             value = root.result()
@@ -373,9 +431,3 @@ class Execution:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed
             pass
-
-
-def _tell_stopped(run: LiveRun, how: str, *, unawaited: bool) -> None:
-    """A warning where nobody else is told: a run of ``hf.start`` that its ``Holdfast`` was closed over."""
-    level = logging.WARNING if unawaited else logging.INFO
-    run.log.log(level, "%s with %s recorded; the same line resumes it", how, count(run.recorded, "step"))

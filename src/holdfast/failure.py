@@ -75,10 +75,11 @@ def _storable(text: str) -> str:
 
 
 def _seq_of(error: BaseException) -> int | None:
-    """The checkpoint that an exception came from: of a failed step, or of a call that a timeout cut short."""
+    """The checkpoint that an exception came from: of a failed step, of a call that a timeout cut short, or of a wait
+    whose time was over."""
     if isinstance(error, StepFailed):
         return error.seq
-    return getattr(error, "seq", None) if isinstance(error, asyncio.CancelledError) else None
+    return getattr(error, "seq", None) if isinstance(error, (asyncio.CancelledError, TimeoutError)) else None
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

@@ -15,8 +15,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ LOOK_EVERY_S = 0.5  # whether a step is in flight that others have not been told
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
+T = TypeVar("T")
 Outcome = Callable[[Any, HoldfastError | None], None]
 
 
@@ -43,6 +45,13 @@ class Entry(msgspec.Struct):
     row: RunRow | Checkpoint | Finish
     loop: asyncio.AbstractEventLoop
     done: Outcome
+
+
+class Standing(NamedTuple):
+    """What has changed, by run, of what is in flight and of what is waited for: it goes along with the leases."""
+
+    doing: dict[int, bytes]
+    waiting: dict[int, bytes | None]
 
 
 _Finished = tuple[Entry, Any, HoldfastError | None]
@@ -78,7 +87,7 @@ class _Port:
         self._outstanding.append(time.monotonic())
         if not self._guarding and (loop := self._loop()) is not None:
             self._guarding = True
-            loop.call_later(LATE_S, self._guard)
+            loop.call_later(LATE_S, self._guard, context=Context())  # it is no timer of the run that submits
 
     def post(self, finished: list[_Finished]) -> None:
         """Called by the committer."""
@@ -163,13 +172,14 @@ class Journal:
         owner: str,
         lease: Lease,
         renewed: Callable[[set[int] | None, float, float], None],
-        doing: Callable[[], dict[int, bytes]],
+        standing: Callable[[], Standing],
     ) -> None:
         self.store = store
         self.owner = owner
         self.lease = lease
-        self._renewed = renewed
-        self._doing = doing  # what has changed, by run, of what is in flight: it goes along with the leases
+        # They must not keep an abandoned Holdfast alive.
+        self._renewed = _weakly(renewed, None)
+        self._standing = _weakly(standing, Standing({}, {}))
         self._queue: SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()
         self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
         self._newsroom = Newsroom(store)
@@ -234,7 +244,7 @@ class Journal:
         """Renew the leases out of turn, for a run whose local deadline has passed."""
 
         def renew() -> None:
-            self._renew(self._doing())
+            self._renew(self._standing())
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 then()
 
@@ -290,9 +300,9 @@ class Journal:
                 self._newsroom.write_due()
                 if (now := time.monotonic()) >= min(due, look):
                     look = now + LOOK_EVERY_S
-                    doing = self._doing()
-                    if now >= due or doing:
-                        self._renew(doing)
+                    standing = self._standing()
+                    if now >= due or standing.doing or standing.waiting:
+                        self._renew(standing)
                         due = time.monotonic() + self.lease.renew_every_s
                 if other is not None:
                     other()
@@ -360,14 +370,24 @@ class Journal:
     def failed(self) -> bool:
         return self._failed is not None
 
-    def _renew(self, doing: dict[int, bytes]) -> None:
+    def _renew(self, standing: Standing) -> None:
         began = clock.monotonic()
         try:
             alive = self._failed is None
-            held = self.store.renew(self.owner, ttl_ms=self.lease.ttl_ms, doing=doing) if alive else None
+            held = self.store.renew(self.owner, ttl_ms=self.lease.ttl_ms, **standing._asdict()) if alive else None
         except StoreError:
             held = None  # the holder stops by itself at its deadline
         self._renewed(held, began, began + self.lease.trusted_s)
+
+
+def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
+    there = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> T:
+        method = there()
+        return otherwise if method is None else method(*args)
+
+    return call
 
 
 def _batch(entries: list[Entry]) -> Batch:

@@ -7,10 +7,13 @@ moves to another branch (docs/design/order.md)."""
 
 from __future__ import annotations
 
-from . import codec
+from . import clock, codec
 from .branches import Frame
 from .errors import Diverged
 from .store import Checkpoint
+
+# Rows of a wait that has no outcome yet: since when it waits and for what, and which signals it has set aside.
+OPEN = frozenset({"waiting", "refused"})
 
 
 class Records:
@@ -27,6 +30,7 @@ class Records:
         self._retried_from = min(ignored, default=None)
         self._recorded_until = rows[-1].seq if rows else 0
         self._behind: list[Checkpoint] = []  # done, and another row has taken their place since
+        self._begun: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}  # waits without outcome
         for row in rows:
             if row.kind != "save":
                 self._put(row)
@@ -44,7 +48,12 @@ class Records:
     def _put(self, row: Checkpoint) -> None:
         """A later row of the same place (a failure tried anew) replaces the earlier one. A success that is replaced by
         changed code stays a record of its inputs."""
-        place = row.scope, row.branch, row.name, row.key, row.n
+        place = _place(row)
+        if row.status in OPEN:
+            if row.status == "waiting":
+                self._begun[place] = row
+            return
+        self._begun.pop(place, None)
         before = self._at.get(place)
         if before is not None and before.status == "done":
             self._behind.append(before)
@@ -73,6 +82,15 @@ class Records:
         if not _fits(here, version, fingerprint):
             raise Diverged(_explain(self.run_id, here, version, inputs))
         return None
+
+    def begun(
+        self, frame: Frame, name: str, key: str | None, n: int, inputs: bytes, digest: bytes
+    ) -> Checkpoint | None:
+        """What tells since when this wait waits, if another process has begun it. Raises ``Diverged``."""
+        row = self._begun.get((frame.scope, frame.branch, name, key, n))
+        if row is not None and row.fingerprint != digest:
+            raise Diverged(_explain(self.run_id, row, row.version, inputs))
+        return row
 
     def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
         if self._of_name is None:
@@ -136,6 +154,31 @@ class Records:
         return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
 
 
+def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
+    return Checkpoint(
+        run_no=run_no,
+        seq=0,
+        epoch=epoch,
+        kind=kind,
+        scope="",
+        branch="",
+        name="",
+        key=None,
+        n=0,
+        version="",
+        status="done",
+        attempts=1,
+        started_ms=clock.now_ms(),
+        duration_ms=0.0,
+        tokens=None,
+        usd=None,
+        fingerprint=b"",
+        inputs=None,
+        result=None,
+        delta=None,
+    )
+
+
 def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
     return row.scope, row.branch, row.name, row.key, row.n
 
@@ -159,7 +202,8 @@ def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
 
 
 def _divergence(row: Checkpoint, version: str) -> str:
-    place = f"call {row.n} of step {row.name!r}" if row.key is None else f"call {row.key!r} of step {row.name!r}"
+    kind = row.kind if row.kind in ("step", "workflow", "run") else "wait"
+    place = f"call {row.n if row.key is None else repr(row.key)} of {kind} {row.name!r}"
     if row.version != version:
         return f"{place} was recorded by version {row.version!r} of the step, the code is version {version!r}"
     return f"{place} was recorded with other inputs"

@@ -29,11 +29,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it stood when it was read. ``status`` is one of ``queued running waiting done failed cancelled
-    parked``.
+    """One run as it stood when it was read: ``queued running waiting done failed cancelled`` or ``parked``.
 
     ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
     plain data.
+    ``waits`` is what it waits for (status "waiting"), ``waiting_for`` the same as text.
     ``error`` says what ended (or parked) the run. ``deaths`` counts processes that died owning it. Times are in UTC.
     """
 
@@ -46,6 +46,7 @@ class Run:
     deaths: int
     spent: Cost
     waiting_for: str | None
+    waits: tuple[Waiting, ...]
     created_at: datetime
     updated_at: datetime
     steps: int
@@ -136,6 +137,24 @@ class Skipped:
     epoch: int
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """One thing a run waits for: a signal ``name`` (``ask`` says what people are asked), a time ("sleep") or the child
+    ``name`` ("run"). Times are in UTC by the store's clock; ``until`` is None where there is no limit."""
+
+    kind: str
+    name: str
+    ask: str | None
+    since: datetime
+    until: datetime | None
+    expects: list[Any] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        if self.kind == "sleep":
+            return f"sleep until {self.until:%Y-%m-%d %H:%M:%S} UTC"
+        return self.name if self.kind == "signal" else f"run {self.name}"
+
+
 Event: TypeAlias = Checkpoint | Progress | Emitted | Skipped
 """What ``hf.watch`` yields."""
 
@@ -150,6 +169,10 @@ def utc(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
+def ms_of(when: datetime) -> int:
+    return round(when.timestamp() * 1000)
+
+
 def value_of(data: bytes | None, types: codec.Types, where: str) -> Any:
     """A recorded value with its types if they are known here, else as plain data."""
     if data is None:
@@ -162,6 +185,7 @@ def value_of(data: bytes | None, types: codec.Types, where: str) -> Any:
 
 def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awaitable[Any]] | None) -> Run:
     where = f"run {row.id!r}"
+    waits, _ = waits_of(row)
     return Run(
         id=row.id,
         workflow=row.workflow,
@@ -171,7 +195,8 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         error=_error_of(row),
         deaths=row.deaths,
         spent=Cost(spent.tokens, spent.usd),
-        waiting_for=None,
+        waiting_for=what_is_waited_for(row.waiting, row.id) if waits else None,
+        waits=waits,
         created_at=utc(row.created_ms),
         updated_at=utc(max(row.updated_ms, spent.last_ms)),
         steps=spent.steps,
@@ -181,6 +206,43 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         file=row.file,
         _wait=wait,
     )
+
+
+def waits_told_in(told: bytes | None, id: str) -> tuple[Waiting, ...]:
+    """What a run waits for, as its row (or its process) tells it; nothing if that cannot be read."""
+    return _read_waits(told, id)[0]
+
+
+def waits_of(row: RunRow) -> tuple[tuple[Waiting, ...], int]:
+    """(what it waits for, how many more there are); nothing if it does not wait."""
+    return _read_waits(row.waiting, row.id) if row.status == "waiting" else ((), 0)
+
+
+def what_is_waited_for(told: bytes | None, id: str) -> str:
+    waits, more = _read_waits(told, id)
+    return ", ".join([*map(str, waits), *([f"{more:,} more"] if more else [])])
+
+
+def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
+    if told is None:
+        return (), 0
+    try:
+        held: Any = codec.decode(told, codec.Types.none, f"run {id!r}, what it waits for")
+        waits = tuple(
+            Waiting(
+                str(each["kind"]),
+                str(each["name"]),
+                each["ask"],
+                utc(each["since"]),
+                None if each["until"] is None else utc(each["until"]),
+                each["expects"],
+            )
+            for each in held["waits"]
+        )
+        return waits, held["count"] - len(waits)
+    except (CodecError, TypeError, LookupError, ValueError, OverflowError):
+        RunLog(id).warning("what it waits for cannot be read: %r", told[:100])
+        return (), 0
 
 
 def times_resumed(row: RunRow) -> int:
@@ -237,13 +299,20 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
         duration=row.duration_ms / 1000,
         attempts=row.attempts,
         inputs=codec.readable(row.inputs) if row.inputs is not None else None,
-        result=value_of(row.result, types, where) if intact and not failed else None,
+        result=_result_of(row, types, where) if intact and not failed else None,
         error=error,
         delta=codec.readable(row.delta) if intact and row.delta is not None else None,
         tokens=row.tokens,
         usd=row.usd,
         epoch=row.epoch,
     )
+
+
+def _result_of(row: CheckpointRow, types: codec.Types, where: str) -> Any:
+    value = value_of(row.result, types, where)
+    if row.kind == "signal" and row.status == "done" and isinstance(value, dict):
+        return value.get("value")  # beside it stands which signal was taken
+    return value
 
 
 def news_of(told: Told, epoch: int, number: int) -> Progress | Emitted:

@@ -9,19 +9,21 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import branches, clock, codec
+from . import branches, clock, codec, resting
 from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
-from .recall import Records, enclosing
+from .recall import OPEN, Records, blank_row, enclosing
 from .records import count, damage
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
+from .waits import Waits
 
 if TYPE_CHECKING:
     from .branches import Frame
 
+_CALLS = frozenset({"step", "workflow"})
 _REFUSALS_MAX = 100
 _TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _TOLD_AFTER_MS = 300  # shorter ones are not worth a write
@@ -65,6 +67,11 @@ class LiveRun:
         self.stop: Stop | None = None
         self.finished = False
         self.tasks = 1  # live tasks of the run, the root (task or thread) among them
+        self.members: set[asyncio.Task[Any]] = set()  # these tasks
+        self.root: Frame | None = None  # of the body
+        self.waits = Waits(self, row, rows)
+        self.delivery.rests = self._rests
+        self.waiting_changed: Callable[[], None] | None = None
         self.executed = 0
         self.recalled = 0
         self.started = clock.monotonic()
@@ -82,6 +89,7 @@ class LiveRun:
         self._announce = announce
         self._bulletin = Bulletin(row.no, row.epoch)
         self._seq = self.recorded_until
+        self._calls_recorded = 0  # by this process
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
         self._rows_are_whole = not rows
@@ -97,25 +105,53 @@ class LiveRun:
     @property
     def recorded(self) -> int:
         """Steps that are committed, or on their way to it."""
-        return sum(each.kind != "save" for each in self.records.rows) + self._seq - self.recorded_until
+        return sum(each.kind in _CALLS for each in self.records.rows) + self._calls_recorded
 
     def root_frame(self) -> Frame:
-        return branches.Frame(self, "", "", self.view, depth=1, step=None)
+        self.root = branches.Frame(self, "", "", self.view, depth=1, step=None)
+        return self.root
 
     @property
     def alone(self) -> bool:
         """Nothing but the caller is running in this run, so order takes care of itself."""
         return self.tasks == 1
 
-    def task_started(self, depth: int) -> None:
+    def task_started(self, task: asyncio.Task[Any], depth: int) -> None:
         self.tasks += 1
+        self.members.add(task)
         self.delivery.deepen(depth)
 
     def task_ended(self, task: asyncio.Task[Any]) -> None:
         if self.stop is not None and not task.cancelled():
             task.exception()  # hf.run tells what stopped the run; asyncio need not report it once more
         self.tasks -= 1
+        self.members.discard(task)
         self.delivery.stir()
+        self.ask_for_rest()
+
+    def call_ended(self, row: Checkpoint) -> None:
+        """A call is under way no longer: its outcome has reached the program, or never will."""
+        self.under_way.pop(id(row), None)
+        if self.quiet is not None:
+            self.tell_if_quiet()
+        self.ask_for_rest()
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing goes on in it until something outside comes about."""
+        return self.delivery.resting and self.stop is None and not self.finished
+
+    def ask_for_rest(self) -> None:
+        """Something has changed, and it may be that from now on the run only waits."""
+        if self.waits.live and self.stop is None:
+            self.delivery.when_at_rest(lambda: resting.is_waiting(self))
+
+    def _rests(self, is_resting: bool) -> None:
+        self.waits.rests(is_resting)
+        if self.waiting_changed is not None:
+            self.waiting_changed()
 
     def told_anew(self) -> bytes | None:
         """What is in flight, for those who look from outside; None if that is what was told last. Asked by the
@@ -135,6 +171,7 @@ class LiveRun:
     def was_not_told(self) -> None:
         """What was to be told could not be written."""
         self._told = None
+        self.waits.was_not_told()
 
     def tasks_inside(self, scope: str) -> set[asyncio.Task[Any]]:
         """Those other tasks that are inside the call with this scope, in a call of its insides or between two."""
@@ -174,6 +211,7 @@ class LiveRun:
             self.delivery.clear()
             for pending in list(self.pendings):
                 pending.settle(self.stop)
+            self.waits.stop(self.stop)
             self.cancel_calls()
             for stopped in self.stops:
                 stopped()
@@ -249,6 +287,18 @@ class LiveRun:
             self._rows_are_whole = True
         return row
 
+    def begun(
+        self, frame: Frame, name: str, key: str | None, n: int, inputs: bytes, digest: bytes
+    ) -> Checkpoint | None:
+        """The row that says since when a wait without outcome waits; None if it begins now. Raises ``Stop``."""
+        try:
+            row = self.records.begun(frame, name, key, n, inputs, digest)
+        except Diverged as error:
+            raise self.poison(error) from None
+        if row is not None:
+            self._refuse_damaged([row])
+        return row
+
     def refuse_damaged_saves(self) -> None:
         """Saves are no call's records; the state is read from them. Raises ``Stop``."""
         self._refuse_damaged([row for row in self.records.rows if row.kind == "save"])
@@ -279,21 +329,43 @@ class LiveRun:
         """Number its row and send it to be committed; once it is, and its turn has come, it is delivered."""
         self.check()
         row = pending.row
-        # Not on the rows inside a call: these are no longer read once it is finished.
-        body = None if row.scope else self.view.carry(self.delivered)
-        if change or body:
-            where = f"the state change of step {row.name!r}"
-            row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
-        if body:
-            self.view.carried(body)
-        self._seq += 1
-        row.seq = self._seq
-        row.checksum = row.compute_checksum()
+        self._carry(row, change)
+        self._number(row)
+        self._calls_recorded += row.kind in _CALLS
         if row.status == "cancelled":
             self.cancelled.add(row.seq)
         if row.scope:
             self.records.add(row)
         self._submit(row, pending.committed)
+
+    def _carry(self, row: Checkpoint, change: dict[str, Any] | None) -> None:
+        """Let it carry the change it makes, and what the body has changed since the row before."""
+        # Not on the rows inside a call: these are no longer read once it is finished.
+        body = None if row.scope else self.view.carry(self.delivered)
+        if change or body:
+            where = f"the state change of {row.kind} {row.name!r}"
+            row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
+        if body:
+            self.view.carried(body)
+
+    def _number(self, row: Checkpoint) -> None:
+        self._seq += 1
+        row.seq = self._seq
+        row.checksum = row.compute_checksum()
+
+    def note(self, row: Checkpoint) -> None:
+        """Record what is no outcome, and so is delivered to nobody."""
+        self.check()
+        assert row.status in OPEN
+        self._carry(row, None)
+        self._number(row)
+        if row.scope:
+            self.records.add(row)
+        self._submit(row, self._noted)
+
+    def _noted(self, _: Any, error: HoldfastError | None) -> None:
+        if error is not None:
+            self.poison(error)
 
     def record_leftovers(self) -> None:
         """What the body changed since the last row, before the run ends."""
@@ -302,9 +374,7 @@ class LiveRun:
             return
         row = blank_row(self.no, self.epoch, kind="save")
         row.delta = encode_change(Change(body=body, after=self.delivered), "the state")
-        self._seq += 1
-        row.seq = self._seq
-        row.checksum = row.compute_checksum()
+        self._number(row)
         self._submit(row, lambda _, error: None)
 
     def tell(self, frame: Frame, said: bytes | tuple[float, float]) -> None:
@@ -365,28 +435,3 @@ class LiveRun:
             for each in self.records.rows:
                 self._began_ms[each.epoch] = min(each.started_ms, self._began_ms.get(each.epoch, each.started_ms))
         return 1.5 * (row.started_ms - self._began_ms[row.epoch]) / 1000 + 0.25
-
-
-def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
-    return Checkpoint(
-        run_no=run_no,
-        seq=0,
-        epoch=epoch,
-        kind=kind,
-        scope="",
-        branch="",
-        name="",
-        key=None,
-        n=0,
-        version="",
-        status="done",
-        attempts=1,
-        started_ms=clock.now_ms(),
-        duration_ms=0.0,
-        tokens=None,
-        usd=None,
-        fingerprint=b"",
-        inputs=None,
-        result=None,
-        delta=None,
-    )

@@ -57,8 +57,8 @@ class Served:
         """Until the run has ended, or is somebody else's, or nobody's."""
         error: BaseException | None
         try:
-            await self._alone()
             execution = await self._admitted()
+            await self._alone()
             if self.leaving:
                 raise Unloaded("the worker ends")
             execution.retry_after_ms = round(self.retry_s * 1000)
@@ -100,13 +100,14 @@ class Served:
     # -- whether it can go on here -------------------------------------------------------------------------
 
     async def _alone(self) -> None:
-        """A run of this id may be live in this process: one whose lease had lapsed, or one that waits for this one."""
-        while (live := self._home._live.get(self.row.id)) is not None and not live.outcome.done():
-            if live.run is None and not live.leaving:
-                raise Unloaded("hf.run in this very process waits for it, and goes on with it")
-            if live.run is not None:
+        """A run of this id may be live in this process: one of ours whose lease had lapsed, or one that waited for this
+        run and takes it from us, since we have one name. Raises ``Unloaded`` once that is over."""
+        live = self._home._live.get(self.row.id)
+        if live is not None and not live.outcome.done():
+            if live.run is not None and live.run.epoch < self.row.epoch:
                 live.loop.call_soon_threadsafe(live.run.poison, Fenced("its lease had lapsed"))
             await live.outcome.over()
+            raise Unloaded("it was live in this very process")
 
     async def _admitted(self) -> Execution:
         """Raises what the run is to be parked with."""

@@ -12,8 +12,8 @@ from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
 from .logs import RunLog
+from .recall import blank_row
 from .records import count, damage
-from .run import blank_row
 from .state import Change, encode_change, replay
 from .store import Checkpoint, Finish, RunRow
 

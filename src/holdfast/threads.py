@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from . import branches
 from .branches import Frame, entered
-from .calls import Invocation, perform
+from .calls import Execute, Invocation, Placed, perform
 from .delivery import Stop
 from .errors import HoldfastError, StoreError
 from .run import LiveRun
+
+Performing = Callable[[Execute], Awaitable[Any]]
 
 _LOOP_CHECK_S = 1.0
 
@@ -38,7 +40,12 @@ class _Return:
 
 
 def perform_in_thread(call: Invocation) -> Any:
-    """Perform a call from the thread it was made in; blocks until its outcome is delivered."""
+    """Perform a call of a step from the thread it was made in; blocks until its outcome is delivered."""
+    return ask_the_loop(call, lambda execute: perform(call, execute), call.body)
+
+
+def ask_the_loop(call: Placed, perform: Performing, body: Callable[[], Any] = lambda: None) -> Any:
+    """Have the loop perform what is called in this thread, and run ``body`` here when it says so."""
     frame, run = call.frame, call.frame.run
     inbox: SimpleQueue[_Run | _Return] = SimpleQueue()
     if run.is_ignoring:
@@ -46,7 +53,7 @@ def perform_in_thread(call: Invocation) -> Any:
     call.in_thread = True
     frame.in_thread = True
     try:
-        run.loop.call_soon_threadsafe(_serve_as_task, call, inbox)
+        run.loop.call_soon_threadsafe(_serve_as_task, call, perform, inbox)
         while True:
             told = _next(inbox, run)
             if isinstance(told, _Return):
@@ -55,7 +62,7 @@ def perform_in_thread(call: Invocation) -> Any:
                 if told.error is not None:
                     raise told.error
                 return told.value
-            _tell(run, told.ended, *_run_body(told.frame, call.body))
+            _tell(run, told.ended, *_run_body(told.frame, body))
     finally:
         frame.in_thread = False
 
@@ -93,9 +100,9 @@ def _tell(run: LiveRun, ended: asyncio.Future[Any], value: Any, error: BaseExcep
     run.loop.call_soon_threadsafe(tell)
 
 
-def _serve_as_task(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None:
+def _serve_as_task(call: Placed, perform: Performing, inbox: SimpleQueue[_Run | _Return]) -> None:
     run = call.frame.run
-    serving = run.loop.create_task(_serve(call, inbox))
+    serving = run.loop.create_task(_serve(run, perform, inbox))
     run.serving.add(serving)
     serving.add_done_callback(run.serving.discard)
     awaiting = call.frame.task
@@ -109,16 +116,14 @@ def _serve_as_task(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None
         serving.add_done_callback(lambda _: awaiting.remove_done_callback(abandoned))
 
 
-async def _serve(call: Invocation, inbox: SimpleQueue[_Run | _Return]) -> None:
-    run = call.frame.run
-
+async def _serve(run: LiveRun, perform: Performing, inbox: SimpleQueue[_Run | _Return]) -> None:
     async def execute(_: Invocation, frame: Frame) -> Any:
         ended: asyncio.Future[Any] = run.loop.create_future()
         inbox.put(_Run(frame, ended))
         return await ended
 
     try:
-        inbox.put(_Return(await perform(call, execute), None))
+        inbox.put(_Return(await perform(execute), None))
     except BaseException as error:
         inbox.put(_Return(None, error))
 

@@ -1,8 +1,7 @@
 """``@workflow`` and ``@step``, and the call objects they make.
 
-Calling an async step or workflow gives an object that *is* a coroutine (``StepCall``, ``Call``), so asyncio's own
-tools take it. A generic class of ours, rather than ``Coroutine[Any, Any, R]``, keeps ``gather(parse(x), credit(x))``
-exact under strict type checkers. Plain ``def`` functions are called as ever."""
+Calling an async step or workflow gives an object that *is* a coroutine (``StepCall``, ``Call``); plain ``def``
+functions are called as ever."""
 
 from __future__ import annotations
 
@@ -12,15 +11,16 @@ import itertools
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from . import codec, context, threads
 from .branches import current_frame
 from .calls import Invocation, perform_in_task
 from .definition import DEFAULT_QUEUE, Definition
 from .errors import NotRecorded
+from .lazy import LazyCoroutine
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")
@@ -29,17 +29,17 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 
-class _Awaitable(Coroutine[Any, Any, R_co]):
-    """A call that has not begun. Whatever drives it (``await``, a task) starts it on its first ``send``."""
+class _Awaitable(LazyCoroutine[R_co]):
+    """A call that has not begun."""
 
-    __slots__ = ("_args", "_coro", "_definition", "_instance", "_invocation", "_kwargs")
+    __slots__ = ("_args", "_definition", "_instance", "_invocation", "_kwargs")
 
     def __init__(self, definition: Definition, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
         self._definition = definition
         self._instance = instance
         self._args = args
         self._kwargs = kwargs
-        self._coro: Coroutine[Any, Any, R_co] | None = _NEVER  # a call that is refused here needs no warning besides
         frame = current_frame()
         if frame is None:
             _warn_if_lost(definition)
@@ -48,77 +48,22 @@ class _Awaitable(Coroutine[Any, Any, R_co]):
         self._invocation = None if frame is None else Invocation(definition, instance, frame, args, kwargs)
         self._coro = None
 
-    def __getattr__(self, name: str) -> str:
-        # As the coroutine it stands for has them; a class cannot have a property of this name.
-        if name == "__qualname__":
-            return self._definition.name
-        if name == "__name__":
-            return self._definition.name.rpartition(".")[2]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @property
+    def _name(self) -> str:
+        return self._definition.name
 
-    def _started(self) -> Coroutine[Any, Any, R_co]:
-        coro = self._coro
-        if coro is None:
-            self._coro = _NEVER
-            if self._invocation is not None:
-                coro = perform_in_task(self._invocation)
-            else:
-                context.begin_outside()
-                coro = cast("Coroutine[Any, Any, R_co]", self.body())
-            self._coro = coro
-        return coro
+    def _described(self) -> str:
+        return f"{self._definition.kind} {self._definition.name!r}"
+
+    def _begin(self) -> Coroutine[Any, Any, R_co]:
+        if self._invocation is not None:
+            return perform_in_task(self._invocation)
+        context.begin_outside()
+        return cast("Coroutine[Any, Any, R_co]", self.body())
 
     def body(self) -> Any:
         """Call the function itself: a coroutine for an async one, else its result."""
         return self._definition.call(self._instance, self._args, self._kwargs)
-
-    def __await__(self) -> Generator[Any, Any, R_co]:
-        if self._coro is not None:
-            raise RuntimeError(f"this call of {self._definition.name!r} was already awaited; make a new one")
-        return self._started().__await__()
-
-    def send(self, value: Any) -> Any:
-        return self._started().send(value)
-
-    def throw(self, *exc: Any) -> Any:
-        return self._started().throw(*exc)
-
-    def close(self) -> None:
-        if self._coro is not None:
-            self._coro.close()
-        self._coro = _NEVER
-
-    def take(self) -> None:
-        """Somebody else makes use of this call; it needs not be awaited any more."""
-        self._coro = _NEVER
-
-    def __del__(self) -> None:
-        if getattr(self, "_coro", _NEVER) is None:
-            warnings.warn(
-                f"{self._definition.kind} {self._definition.name!r} was called but never awaited, so it did not run",
-                RuntimeWarning,
-                stacklevel=2,
-                source=self,
-            )
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._definition.name}>"
-
-
-class _Never(Coroutine[Any, Any, Any]):
-    def send(self, value: Any) -> NoReturn:
-        raise RuntimeError("this call was closed or handed to a Holdfast; make a new one")
-
-    def throw(self, *exc: Any) -> NoReturn:
-        self.send(None)
-
-    def __await__(self) -> NoReturn:
-        self.send(None)
-
-    def close(self) -> None: ...
-
-
-_NEVER: Any = _Never()
 
 
 class StepCall(_Awaitable[R_co]):
@@ -148,14 +93,13 @@ class Call(_Awaitable[R_co]):
     def inputs(self) -> bytes:
         return self._definition.encode_inputs(self._args, self._kwargs)
 
-    def _started(self) -> Coroutine[Any, Any, R_co]:
+    def _begin(self) -> Coroutine[Any, Any, R_co]:
         if not self._definition.is_async:
-            self._coro = _NEVER
             raise TypeError(
                 f"workflow {self._definition.name!r} is a plain def, so what bind() gives cannot be awaited: hand it "
                 "to hf.run(…), or call the workflow itself"
             )
-        return super()._started()
+        return super()._begin()
 
 
 class _Decorated(Generic[P, R]):

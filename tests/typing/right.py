@@ -22,6 +22,7 @@ from holdfast import (
     Session,
     Skipped,
     StepCall,
+    Waiting,
     step,
     workflow,
 )
@@ -230,6 +231,21 @@ def tell() -> None:
     holdfast.progress(1, 2.5)
 
 
+@workflow(version="1")
+async def waits() -> Page:
+    assert_type(await holdfast.wait_for("approval", bool, timeout=3.5, ask="pay?"), bool)
+    texts, page = await asyncio.gather(holdfast.wait_for("a", list[str]), holdfast.wait_for("b", Page))
+    assert_type(texts, list[str])
+    assert_type(await holdfast.sleep(3), None)
+    task = asyncio.create_task(holdfast.wait_for("c", Page))
+    assert_type(await task, Page)
+    child, _ = await asyncio.gather(holdfast.current().run(report.bind("a"), id="b"), holdfast.sleep(1))
+    assert_type(child, str)
+    holdfast.current().wait(holdfast.sleep(3))
+    assert_type(holdfast.current().wait(holdfast.wait_for("d", int)), int)
+    return assert_type(page, Page)
+
+
 async def durably(agent: Agent) -> None:
     async with holdfast.open("jobs.db") as hf:
         assert_type(hf, Holdfast)
@@ -242,6 +258,8 @@ async def durably(agent: Agent) -> None:
         assert_type(one, str)
         assert_type(other, Page)
         assert_type(await hf.start(review_loan("a")), Run)
+        await hf.send("a", "approval", {"ok": True}, key="k")
+        assert_type((await hf.get("a")).waits, tuple[Waiting, ...])
         run = await hf.start(report.bind("a"), id="b")
         assert_type(run.id, str)
         assert_type(run.spent.usd, float)

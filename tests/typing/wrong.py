@@ -135,3 +135,6 @@ def the_rest() -> None:
     holdfast.emit()  # wrong: what?
     holdfast.open(url=7)  # wrong: a path or a URL
     holdfast.StepFailed("a", "b")  # wrong: the message is missing
+    holdfast.sleep("3")  # wrong: seconds
+    holdfast.wait_for("a")  # wrong: of which type?
+    holdfast.wait_for("a", 5)  # wrong: no type

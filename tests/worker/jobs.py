@@ -47,6 +47,15 @@ async def staged(run: str, stages: int) -> int:
 
 
 @workflow(version="1")
+async def resting(run: str) -> int:
+    """Between its two steps it waits in its own code."""
+    first = await stage(run, 0)
+    while held(50):
+        await asyncio.sleep(POLL_S)
+    return first + await stage(run, 51)
+
+
+@workflow(version="1")
 async def at_once(run: str, stages: int) -> int:
     """All stages at once, and then a last one."""
     return sum(await asyncio.gather(*(stage(run, n) for n in range(stages)))) + await stage(run, 100)

@@ -15,7 +15,7 @@ from typing import Any
 from holdfast import Holdfast
 from holdfast.store import Checkpoint, Claim, RunRow, open_store
 
-DEADLINE_S = 60.0
+DEADLINE_S = 40.0
 
 
 class Scene:

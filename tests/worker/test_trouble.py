@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from inside import ended, row_of, serving, until
 
-from holdfast import Holdfast, served, step, worker, workflow
+from holdfast import Holdfast, claiming, served, step, worker, workflow
 from holdfast.errors import StoreError
 from holdfast.store import Batch, Committed, Store, Taken
 from holdfast.store.memory import MemoryStore
@@ -176,7 +176,8 @@ def test_what_was_claimed_before_the_store_failed_is_advanced() -> None:
 
     async def main() -> None:
         store = Second()
-        async with Holdfast(store) as hf, serving(store, worker.Queue("default"), worker.Queue("second")):
+        queues = worker.Queue("default"), worker.Queue("second")
+        async with Holdfast(store) as hf, serving(store, *queues, lease=3600):  # no heartbeat finds it again
             store.away = True
             await hf.submit(job("a"), id="a")
             assert await ended(store, "a") == ["done"]
@@ -232,17 +233,32 @@ def test_a_run_that_is_stopped_from_outside_does_not_loop(caplog: pytest.LogCapt
     asyncio.run(main())
 
 
-def test_hf_run_in_the_workers_own_process_goes_on_with_what_it_waits_for() -> None:
+def test_hf_run_in_the_workers_own_process_goes_on_with_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It found the run owned by somebody else, and waits; the worker then claims it under the same name."""
 
     async def main() -> None:
-        store = MemoryStore()
+        nonlocal now
+        monkeypatch.setattr(claiming, "POLL_S", 0.5)
+        store = MemoryStore(clock=lambda: now)
         async with Holdfast(store) as other:
             await other.submit(job("a"), id="a")
             row = row_of(store, "a")
             store.claim(row.no, row.epoch, owner="elsewhere|1|1.0|x", ttl_ms=600, lost=None)
             async with serving(store) as hf:
-                assert await asyncio.wait_for(hf.run(job("a"), id="a"), 10) == "A"
-        assert executed == ["a"]
+                gates["a"] = asyncio.Event()
+                running = asyncio.create_task(hf.run(job("a"), id="a"))
+                await until(lambda: "waiting for it to end" in caplog.text)
+                now += 600
+                await other.submit(job("b"), id="b")  # a reason for a round, in which the worker claims both
+                assert await ended(store, "b") == ["done"]
+                await until(lambda: "a" in executed)
+                await asyncio.sleep(2 * claiming.POLL_S)  # either of the two could take it from the other
+                gates["a"].set()
+                assert await asyncio.wait_for(running, 10) == "A"
+        assert sorted(executed) == ["a", "b"]
+        assert row_of(store, "a").status == "done"
 
+    now = 1_000_000
     asyncio.run(main())

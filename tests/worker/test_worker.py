@@ -18,7 +18,7 @@ from holdfast import Holdfast, codec, known, lease, step, workflow
 from holdfast import worker as worker_module
 from holdfast.admission import new_row
 from holdfast.failure import Failure
-from holdfast.run import blank_row
+from holdfast.recall import blank_row
 from holdfast.served import deaths_in_a_row
 from holdfast.store import Batch, Checkpoint, Claim, RunRow, Store, Taken, open_store
 from holdfast.store.memory import MemoryStore

@@ -24,6 +24,7 @@ _COMMANDS = {
     "show": "holdfast.cli.showing",
     "watch": "holdfast.cli.watching",
     "cancel": "holdfast.cli.ending",
+    "send": "holdfast.cli.sending",
     "worker": "holdfast.cli.working",
     "migrate": "holdfast.cli.migrating",
 }

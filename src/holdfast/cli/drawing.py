@@ -11,7 +11,8 @@ from rich.text import Text
 from holdfast import codec
 from holdfast.cli.printing import dollars, escaped, fields, seconds, short
 from holdfast.cli.progress import SIGNS, preview_of, signs
-from holdfast.cli.timeline import Axis, Line, Process, Saved, changed_keys, process_of
+from holdfast.cli.timeline import CALLS, Axis, Line, Process, Saved, changed_keys, process_of
+from holdfast.recall import OPEN
 from holdfast.records import count
 from holdfast.store import Checkpoint
 
@@ -32,7 +33,7 @@ ENDS = {
     "closed": ("✓", "closed", "dim"),
     "stalled": ("?", "not heard of any more; it may live or not", "yellow"),
     "running": ("▸", "running", "cyan"),
-    "waiting": ("▸", "waiting", "cyan"),
+    "waiting": ("▸", "waiting, unloaded", "cyan"),
     "open": ("▸", "open", "cyan"),
 }
 LOST = ("died", "lapsed")  # how an owner ends that does not hand its run back
@@ -99,7 +100,9 @@ class _Page:
             text.truncate(room, overflow="ellipsis")
         text.append(" " * (room - len(text)))
         text.append(f"{took:>{TOOK}}")
-        if self.bar_room:
+        if self.bar_room and line.rows[:1] and line.rows[0].kind not in CALLS | {"save"}:
+            text.append(" " * (self.bar_room + 2))  # a wait: it may be longer than all the work
+        elif self.bar_room:
             text.append(*self._bar(line))
         if value and self.value_room > 8:
             end = room + TOOK + 2 + self.bar_room
@@ -122,7 +125,7 @@ class _Page:
         total = sum(each.duration_ms for each in line.rows) / 1000
         seq = str(row.seq) if many == 1 else ""
         margin = self._margin(line, "┃" if line.kind != "folded" else "┊", line.ended_ms, seq)
-        took = seconds(total) if row.kind != "save" else ""
+        took = seconds(total) if row.kind != "save" and row.status not in OPEN else ""
         yield self._row(margin, line, name, took, self._value(line) if many == 1 else "")
         if many > 1 and row.kind != "save":
             slow = line.slowest
@@ -130,12 +133,16 @@ class _Page:
             yield from self._wrapped(line, said + _spent(line.rows), "dim")
         if row.status == "failed":
             yield from self._wrapped(line, preview_of(row, 300), "red")
+        elif row.status in OPEN and many == 1:
+            yield from self._wrapped(line, preview_of(row, 300), "cyan" if row.status == "waiting" else "yellow")
 
     def _value(self, line: Line) -> str:
         row = line.rows[0]
         if row.kind == "save":
             step, body = changed_keys(row)
             return f"changed {', '.join([*step, *body])}"
+        if row.status in OPEN:
+            return ""  # it has a line of its own
         given = fields(codec.readable(row.inputs), self.value_room) if row.inputs else ""
         came = "" if row.status == "failed" else preview_of(row, self.value_room)
         return (f"{given} → {came}" if came else given) + _spent(line.rows)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from holdfast.app import only_imported
+from holdfast.admission import only_imported
 from holdfast.cli.problems import Problem
 from holdfast.definition import Definition
 from holdfast.known import marked_here, place_of

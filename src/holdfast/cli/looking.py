@@ -10,10 +10,12 @@ from rich.text import Text
 
 from holdfast import lease
 from holdfast.cli.options import opened, shared
-from holdfast.cli.printing import ago, console, escaped, iso, print_json
-from holdfast.cli.problems import DONE
+from holdfast.cli.printing import ago, console, escaped, iso, local, print_json
+from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.timeline import process_of
-from holdfast.records import count, times_resumed
+from holdfast.cli.waiting import plain
+from holdfast.expected import text_of
+from holdfast.records import count, ms_of, times_resumed, waits_of
 from holdfast.store import NEVER_MS, RunRow, Spent
 
 STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "parked")
@@ -63,11 +65,20 @@ def condition_of(row: RunRow, now_ms: int) -> str:
 @click.option("--status", type=click.Choice(STATUSES), help="Only those.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this one.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
+@click.option("--waiting", is_flag=True, help="Only those that wait, and what each waits for: who is asked what.")
 @shared
-def list_command(status: str | None, workflow: str | None, limit: int, store: str | None, as_json: bool) -> int:
+def list_command(
+    status: str | None, workflow: str | None, limit: int, waiting: bool, store: str | None, as_json: bool
+) -> int:
     """The runs of a store, newest first."""
+    if waiting:
+        if status not in (None, "waiting"):
+            raise Problem(f"--waiting lists the runs that wait, and --status {status} others.")
+        status = "waiting"
     with opened(store) as hf:
         rows = hf._store.runs(status=status, workflow=workflow, limit=limit + 1, after=None)
+        if waiting:
+            rows = [row for row in rows if row.workflow]  # a closed session waits for nobody
         more, rows = len(rows) > limit, rows[:limit]
         spent = hf._store.spent([row.no for row in rows])
         now_ms, url = hf._store.now_ms(), hf.url
@@ -78,6 +89,10 @@ def list_command(status: str | None, workflow: str | None, limit: int, store: st
     if not shown:
         which = " like that" if status or workflow else ""
         console().print(f"there are no runs{which} in {escaped(url)}", markup=False)
+        return DONE
+    if waiting:
+        _print_waiting(rows, now_ms)
+        _print_more(more, limit)
         return DONE
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("id", "workflow", "status", "steps", "resumed", "owner", "updated"):
@@ -93,9 +108,34 @@ def list_command(status: str | None, workflow: str | None, limit: int, store: st
             Text(ago(entry["updated_ms"], now_ms), "dim"),
         )
     console().print(table)
+    _print_more(more, limit)
+    return DONE
+
+
+def _print_more(more: bool, limit: int) -> None:
     if more:
         console().print(Text(f"… and older ones; --limit {limit * 2} shows more", "dim"))
-    return DONE
+
+
+def _print_waiting(rows: list[RunRow], now_ms: int) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("id", "since", "waits for", "type", "until", "ask"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        waits, unnamed = waits_of(row)
+        for k, wait in enumerate(waits):
+            until = local(ms_of(wait.until)) if wait.until is not None else ""
+            table.add_row(
+                Text(escaped(row.id) if k == 0 else "", "bold"),
+                Text(ago(ms_of(wait.since), now_ms), "dim"),
+                Text("sleep" if wait.kind == "sleep" else escaped(str(wait)), "cyan"),
+                Text(escaped(text_of(wait.expects)) if wait.expects is not None else ""),
+                Text(until),
+                Text(escaped(wait.ask or "")),
+            )
+        if unnamed:
+            table.add_row("", "", Text(f"and {unnamed:,} more", "dim"))
+    console().print(table)
 
 
 def entry_of(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
@@ -118,4 +158,5 @@ def entry_of(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
         "created_at": iso(row.created_ms),
         "updated_at": iso(updated_ms),
         "updated_ms": updated_ms,
+        "waits": [plain(each) for each in waits_of(row)[0]],
     }

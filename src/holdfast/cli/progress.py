@@ -19,6 +19,7 @@ from rich.text import Text
 
 from holdfast import codec
 from holdfast.cli.printing import console, escaped, lines, seconds, short
+from holdfast.cli.waiting import said_of
 from holdfast.failure import Failure
 from holdfast.news import Told
 from holdfast.recall import scope_of
@@ -63,13 +64,15 @@ class Progress:
                 self._running[id(row)] = (run, row, time.monotonic())
                 if not self.console.is_terminal:
                     self._line(run, row, event, "")
+            elif event == "waiting":
+                self._line(run, row, event, "")
             elif event == "recalled":
                 self.recalled[row.name] += 1
                 if not row.scope:
                     self.recalled_s += row.duration_ms / 1000
                 self._line(run, row, event, "recalled")
             else:
-                self.executed[row.name] += 1
+                self.executed[row.name] += row.kind in ("step", "workflow")
                 self._running.pop(id(row), None)
                 self._bars.pop((run.id, _place_of(row)), None)
                 took = seconds(row.duration_ms / 1000)
@@ -90,7 +93,10 @@ class Progress:
             return
         sign, style = self._signs[event]
         depth = 1 + row.scope.count(" > ") if row.scope else 0
-        said = _outcome(row, how, self.console.width) if how else Text(escaped(row.name))
+        if event == "waiting":
+            said = Text(said_of(row, 2 * self.console.width) or escaped(row.name))
+        else:
+            said = _outcome(row, how, self.console.width) if how else Text(escaped(row.name))
         text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), said)
         if self.several:
             text = Text.assemble((f"{run.id}", "bold"), text)
@@ -181,6 +187,8 @@ SIGNS = {
     "recalled": ("↻", "blue"),
     "failed": ("✗", "bold red"),
     "cancelled": ("⊘", "yellow"),
+    "waiting": ("…", "cyan"),
+    "refused": ("⊘", "yellow"),
 }
 _ASCII = {
     "began": (">", "cyan"),
@@ -188,6 +196,8 @@ _ASCII = {
     "recalled": ("=", "blue"),
     "failed": ("x", "bold red"),
     "cancelled": ("/", "yellow"),
+    "waiting": ("~", "cyan"),
+    "refused": ("/", "yellow"),
 }
 
 
@@ -213,6 +223,8 @@ def preview_of(row: Checkpoint, limit: int) -> str:
     """A step's result or failure in one line; nothing for None."""
     if row.result is None:
         return ""
+    if (waits := said_of(row, limit)) is not None:
+        return waits
     if row.status == "failed":
         return short(str(Failure.decode(row.result, "a failure")), limit)
     value: Any = codec.readable(row.result)

@@ -17,10 +17,12 @@ from holdfast.cli.options import opened, run_named, shared
 from holdfast.cli.printing import console, dollars, escaped, fields, iso, local, print_json, seconds, short
 from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.progress import preview_of
-from holdfast.cli.timeline import Process, changed_keys, laid_out, process_of, processes_of, saved_by, stands_for
+from holdfast.cli.timeline import CALLS, Process, changed_keys, laid_out, process_of, processes_of, saved_by, stands_for
+from holdfast.cli.waiting import in_words
 from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
-from holdfast.records import count
+from holdfast.recall import OPEN
+from holdfast.records import count, waits_of
 from holdfast.state import replay
 from holdfast.store import Checkpoint, RunRow
 
@@ -142,6 +144,7 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
     condition = (header["condition"], STYLES.get(header["condition"], ""))
     out.print(Text.assemble((escaped(row.id), "bold"), "  ", condition, f"  {escaped(what)}"))
     room = max(20, out.width - LABEL - 2)
+    waits, more = waits_of(row)
     saved = saved_by(shown.processes)
     for name, said in (
         ("created", f"{local(row.created_ms)}, updated {local(header['updated_ms'])}"),
@@ -150,6 +153,8 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
         ("spent", _costs(shown)),
         ("recalled", told(saved).removeprefix("recalled ") if saved.steps else ""),
         ("owner", header["owner"]),
+        *(("waits for" if k == 0 else "", in_words(wait, shown.now_ms)) for k, wait in enumerate(waits)),
+        ("", f"and {count(more, 'more wait')}" if more else ""),
         ("from", escaped(f"{row.module}  {row.file}") if row.module else ""),
         ("arguments", fields(header["arguments"], 3 * room)),
         ("state", fields(header["state"], 3 * room)),
@@ -187,7 +192,7 @@ def _deaths(row: RunRow) -> str:
 
 
 def _costs(shown: Shown) -> str:
-    worked = sum(row.duration_ms for row in shown.rows if not row.scope) / 1000
+    worked = sum(row.duration_ms for row in shown.rows if not row.scope and row.kind in CALLS) / 1000
     parts = [f"{seconds(worked)} in steps"] if shown.entry["steps"] else []
     if shown.spent.tokens:
         parts.append(count(shown.spent.tokens, "token"))
@@ -284,7 +289,9 @@ def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
 
 def _why(shown: Shown, row: Checkpoint) -> list[str]:
     """Process by process, whether the step was run or recalled, and for what reason."""
-    same = [each for each in shown.rows if _place(each) == _place(row) and each.kind != "save"]
+    same = [
+        each for each in shown.rows if _place(each) == _place(row) and each.kind != "save" and each.status not in OPEN
+    ]
     before = [each for each in same if each.seq < row.seq]
     after = [each for each in same if each.seq > row.seq]
     anew = shown.failure is not None and row.seq in shown.failure.seqs
@@ -319,6 +326,8 @@ def _place(row: Checkpoint) -> tuple[Any, ...]:
 def _reason(row: Checkpoint, before: list[Checkpoint]) -> str:
     if row.kind == "save":
         return "it saved the state"
+    if row.status in OPEN:
+        return "it began to wait there" if row.status == "waiting" else "what came was none of what it waits for"
     if before:
         return f"checkpoint {before[-1].seq}, its failure before, ended the run and was tried anew"
     return "nothing was recorded of this call yet"

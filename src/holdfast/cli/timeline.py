@@ -18,6 +18,7 @@ from holdfast.recall import enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow
 
+CALLS = frozenset({"step", "workflow"})  # what takes working time; waits do not
 GROUP_MIN = 4  # steps of one name in a row, or turns of several, that become one line each
 TURN_MAX = 6  # steps in a turn
 IDLE_MS = 5_000  # in which no step ran, and which is worth a line
@@ -99,7 +100,7 @@ def processes_of(
         if after is None:
             _end(process, end, *_last_seen(run))
         else:
-            known = {"running": "interrupted", "waiting": "interrupted" if run.workflow else "closed"}
+            known = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
             seen_ms = min(after.seen_ms, after.claimed_ms)  # who claimed it may count with shorter leases
             _end(process, known.get(after.found, after.found), seen_ms, after.doing)
     _add_up(found, rows, tried_anew)
@@ -161,7 +162,7 @@ def _add_up(processes: list[Process], rows: list[Checkpoint], tried_anew: set[in
     later: dict[tuple[Any, ...], int] = {}  # place -> epoch of the row that came in its stead
     finished = {(scope_of_row(row), row.epoch) for row in rows if row.kind != "save"}
     for row in reversed(rows):
-        if row.kind == "save" or row.epoch not in number:
+        if row.kind not in CALLS or row.epoch not in number:
             continue
         place = (row.scope, row.branch, row.name, row.key, row.n)
         instead = later.get(place)
@@ -273,7 +274,7 @@ def _with_idle(process: Process, lane: int) -> list[Line]:
 def _idle(process: Process) -> Iterator[tuple[int, int]]:
     """When no step of a process ran, though it lived, and for long."""
     busy = process.began_ms
-    spans = [(row.started_ms, _ended_ms(row)) for row in process.rows if row.kind != "save"]
+    spans = [(row.started_ms, _ended_ms(row)) for row in process.rows if row.kind in CALLS]
     spans += [(each.started_ms, process.ended_ms) for each in process.flying]
     for began, ended in sorted(spans):
         if began - busy >= IDLE_MS:
@@ -333,7 +334,11 @@ class Axis:
     @classmethod
     def of(cls, lines: list[Line]) -> Axis:
         return cls(
-            [(line.began_ms, line.ended_ms) for line in lines if line.kind in ("step", "group", "folded", "flying")]
+            [
+                (line.began_ms, line.ended_ms)
+                for line in lines
+                if line.kind == "flying" or (line.rows and line.rows[0].kind in CALLS | {"save"})
+            ]
         )
 
     def at(self, ms: int) -> float:

@@ -22,6 +22,8 @@ from holdfast.cli.options import opened, shared
 from holdfast.cli.printing import console, escaped, print_json, seconds, short
 from holdfast.cli.problems import DONE, FAILED, STOPPED
 from holdfast.cli.progress import SIGNS, TALLY_EVERY_S, bar, signs
+from holdfast.cli.waiting import said_of_wait
+from holdfast.recall import OPEN
 from holdfast.records import Checkpoint, Emitted, Event, Progress, Run, Skipped, count
 
 CODES = {"done": DONE, "failed": FAILED}
@@ -142,6 +144,11 @@ class _Lines:
         depth = event.scope.count(" > ") + 1 if event.scope else 0
         name = f"{event.name}[{event.key}]" if event.key is not None else event.name or "(save)"
         text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), f"{escaped(name)}  ", (how, "dim"))
+        waits = said_of_wait(event.kind, event.name, event.key, event.status, event.result, 2 * self._console.width)
+        if event.status in OPEN:
+            text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), waits or "")
+            self._print(text)
+            return
         said = event.error if event.error is not None else event.result
         room = min(self._console.width, 120) - len(text) - 4
         if said is not None and room > 0:

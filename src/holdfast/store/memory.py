@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from holdfast import clock as clocks
 from holdfast.store.protocol import (
     FINISHED,
     Batch,
@@ -61,7 +61,7 @@ class MemoryStore:
         self._data = _data_of(name)
 
     def now_ms(self) -> int:
-        return self._clock() if self._clock else time.time_ns() // 1_000_000
+        return self._clock() if self._clock else clocks.now_ms()
 
     def _touch(self) -> None:
         self._data.stamp += 1

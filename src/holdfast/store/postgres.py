@@ -8,17 +8,15 @@ replaced, and the same is done again; what may have been committed already is re
 from __future__ import annotations
 
 import hashlib
-import os
-import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import starmap
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store import owners, postgres_schema
+from holdfast.store import forking, owners, postgres_schema
 from holdfast.store.owners import run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
@@ -41,7 +39,10 @@ from holdfast.store.protocol import (
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 
+T = TypeVar("T")
+
 _NEWEST = 2**63 - 1
+PART_MAX_BYTES = 64 * 1024 * 1024  # a statement takes no array above a gigabyte, and neither side should hold many
 TELL_PATIENCE_S = 1.0  # steps wait behind news
 
 
@@ -53,14 +54,15 @@ class PostgresStore:
         self._address = address
         self._clock = clock
         known = statements(address.schema, clock is not None)
-        # Two, so that steps do not wait until something long is read.
-        self._writer = Link(address, known, clock)
-        self._reader = Link(address, known, clock)
+        # One for the journal's thread and one for all others: steps wait neither until something long is read, nor for
+        # a lock that somebody else's claim or signal has to wait for.
+        self._steps = Link(address, known, clock)
+        self._rest = Link(address, known, clock)
         # A schema's name may be longer and odder than a channel's.
         self._channel = "holdfast_" + hashlib.sha256(address.schema.encode()).hexdigest()[:16]
         self._listener = Listener(address, self._channel, self._notify)
         self._refusal: StoreError | None = None
-        _stores.add(self)
+        forking.watch(self)
 
     def now_ms(self) -> int:
         return self._clock() if self._clock else int(self._ask("now", {})[0][0])
@@ -72,7 +74,7 @@ class PostgresStore:
             raise self._refusal
         if not (batch.creates or batch.appends or batch.finishes):
             return Committed()
-        return self._writer.run(
+        return self._steps.run(
             lambda db: self._commit(db, batch),
             again=lambda db: self._settle(db, batch, sent_before=True),
         )
@@ -80,9 +82,9 @@ class PostgresStore:
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}
         alone = all(finish.parent_no is None for finish in batch.finishes)
-        if alone and one_epoch_each([*batch.appends, *batch.finishes]):
+        if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
-                if self._at_once(self._writer.transaction(db), batch, created):
+                if self._at_once(self._steps.transaction(db), batch, created):
                     return Committed(created=created)
             except psycopg.errors.UniqueViolation:
                 pass  # and nothing of it was written
@@ -112,7 +114,7 @@ class PostgresStore:
         return counts == {"a": len(batch.appends), "f": len(batch.finishes)}
 
     def _settle(self, db: Connection, batch: Batch, *, sent_before: bool = False) -> Committed:
-        return in_transaction(db, lambda: self._settled(self._writer.transaction(db), batch, sent_before))
+        return in_transaction(db, lambda: self._settled(self._steps.transaction(db), batch, sent_before))
 
     def _settled(self, t: Transaction, batch: Batch, sent_before: bool) -> Committed:
         created: dict[str, RunRow] = {}
@@ -129,9 +131,9 @@ class PostgresStore:
         }
         standing = {(run_no, seq): checksum for run_no, seq, checksum in t.ask("standing", places)}
         left = settled(batch, runs, standing)
-        rest = Batch(appends=left.appends, finishes=left.finishes)
-        if run_nos(rest) and not self._at_once(t, rest, {}):
-            raise StoreError(f"{self.url}: rows that were locked changed all the same.")
+        for rest in _in_parts(left.appends, left.finishes):
+            if not self._at_once(t, rest, {}):
+                raise StoreError(f"{self.url}: rows that were locked changed all the same.")
         woken = sorted(finish.parent_no for finish in left.finishes if finish.parent_no is not None)
         for parent_no in woken:
             owners.wake(t, parent_no)
@@ -146,7 +148,7 @@ class PostgresStore:
             t.ask("lock_runs", {"list": Array("int8", [run_no])})
             return owners.claim(t, 0, run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
 
-        return self._writer.transact(take, stands=lambda t, row: row is not None and _holds(t, [row]))
+        return self._transact(take, stands=lambda t, row: row is not None and _holds(t, [row]))
 
     def claim_due(
         self,
@@ -174,7 +176,7 @@ class PostgresStore:
             found = [(run_row(row[:-1]), row[-1]) for row in t.ask("due", given)]
             return owners.claim_all(t, 0, found, owner=owner, ttl_ms=ttl_ms)
 
-        return self._writer.transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
+        return self._transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
 
     def owners(self) -> list[str]:
         return [owner for (owner,) in self._ask("owners", {})]
@@ -190,12 +192,12 @@ class PostgresStore:
         def prolong(t: Transaction) -> set[int]:
             # A process that was running while the tables were changed is told by its heartbeat.
             ((number,),) = t.ask("schema_number", {})
-            if number > self._writer.schema_number:
-                self._refusal = postgres_schema.newer(self._address, number, self._writer.schema_number)
+            if number > self._steps.schema_number:
+                self._refusal = postgres_schema.newer(self._address, number, self._steps.schema_number)
                 raise self._refusal
             return owners.renew(t, 0, owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
 
-        return self._writer.transact(prolong)
+        return self._steps.transact(prolong)
 
     def cancel(self, id: str) -> RunRow | None:
         def end(t: Transaction) -> RunRow | None:
@@ -205,7 +207,7 @@ class PostgresStore:
                 t.ask("notify", {"channel": self._channel})
             return row
 
-        return self._writer.transact(end)
+        return self._transact(end)
 
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
         def put(t: Transaction) -> RunRow | None:
@@ -223,7 +225,7 @@ class PostgresStore:
                     for found in t.ask("signals", {"run_no": row.no, "after": row.wakes - 1})]  # fmt: skip
             return any((s.n, s.name, s.value, s.key) == (row.wakes, name, value, key) for s in sent)
 
-        return self._writer.transact(put, stands=stands)
+        return self._transact(put, stands=stands)
 
     def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
         found = self._ask("signals", {"run_no": run_no, "after": after})
@@ -231,6 +233,13 @@ class PostgresStore:
 
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
         return dict(self._ask("wakes", {"list": Array("int8", run_nos)}))
+
+    def _transact(
+        self, work: Callable[[Transaction], T], stands: Callable[[Transaction, T], bool] = lambda t, result: False
+    ) -> T:
+        if self._refusal is not None:
+            raise self._refusal
+        return self._rest.transact(work, stands)
 
     def listen(self, seconds: float) -> None:
         self._listener.listen(seconds)
@@ -262,32 +271,32 @@ class PostgresStore:
         # The columns come in the order of its fields. Each row is taken as it comes: thousands of tuples kept at once
         # would set off the garbage collector again and again.
         given = {"run_no": run_no, "after": after}
-        return self._reader.ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
+        return self._rest.ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
 
     def claims(self, run_no: int) -> list[Claim]:
         found = self._ask("claims", {"run_no": run_no})
         return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
 
     def _ask(self, name: str, given: Mapping[str, Any]) -> list[Any]:
-        return self._reader.ask(name, given, lambda rows: rows.fetchall())
+        return self._rest.ask(name, given, lambda rows: rows.fetchall())
 
     # -- news ----------------------------------------------------------------------------------------------
 
     def tell(self, news: list[News]) -> None:
         def write(db: Connection) -> None:
-            t = self._writer.transaction(db)
+            t = self._steps.transaction(db)
             t.bulk("tell", [(row.run_no, row.epoch, row.n, row.count, row.data) for row in news])
             for row in news:
                 if row.forget is not None:
                     t.ask("forget_news", {"run_no": row.run_no, "epoch": row.epoch, "n": row.forget})
 
-        self._writer.run(write, patience_s=TELL_PATIENCE_S)
+        self._steps.run(write, patience_s=TELL_PATIENCE_S)
 
     def clear_news(self, *, idle_ms: int) -> None:
         def clear(db: Connection) -> None:
-            self._writer.transaction(db).ask("clear_news", {"idle_ms": idle_ms})
+            self._steps.transaction(db).ask("clear_news", {"idle_ms": idle_ms})
 
-        self._writer.run(clear, patience_s=TELL_PATIENCE_S)
+        self._steps.run(clear, patience_s=TELL_PATIENCE_S)
 
     def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
         found = self._ask("news", {"run_no": run_no, "epoch": epoch, "n": n})
@@ -300,13 +309,21 @@ class PostgresStore:
 
     def close(self) -> None:
         self._listener.close()
-        self._writer.close()
-        self._reader.close()
+        self._steps.close()
+        self._rest.close()
+
+    def before_fork(self) -> None:
+        """Nothing: a child that uses connections of its own does the parent's no harm."""
+
+    def after_fork_in_parent(self) -> None: ...
+
+    def after_fork_in_child(self) -> None:
+        self.forget()
 
     def forget(self) -> None:
         self._listener.forget()
-        self._writer.forget()
-        self._reader.forget()
+        self._steps.forget()
+        self._rest.forget()
 
 
 def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:
@@ -331,6 +348,24 @@ def _recognise(t: Transaction, given: list[RunRow], created: dict[str, RunRow]) 
             created[id] = _as_created(asked[id], no, *times)
 
 
+def _size_bytes(appends: list[Checkpoint]) -> int:
+    return sum(len(row.result or b"") + len(row.delta or b"") for row in appends) if len(appends) > 1 else 0
+
+
+def _in_parts(appends: list[Checkpoint], finishes: list[Finish]) -> Iterator[Batch]:
+    """Batches that are small enough for a statement each, the ends behind all rows."""
+    part, size_bytes = Batch(), 0
+    for row in appends:
+        size_bytes += _size_bytes([row, row]) // 2
+        if part.appends and size_bytes > PART_MAX_BYTES:
+            yield part
+            part, size_bytes = Batch(), _size_bytes([row, row]) // 2
+        part.appends.append(row)
+    part.finishes = finishes
+    if part.appends or finishes:
+        yield part
+
+
 def _rows(appends: list[Checkpoint]) -> list[tuple[Any, ...]]:
     return [astuple(row) for row in appends]
 
@@ -347,16 +382,3 @@ def _holds(t: Transaction, rows: list[RunRow]) -> bool:
     locked = t.ask("lock_runs", {"list": Array("int8", sorted(row.no for row in rows))})
     found = {(row.no, row.owner, row.epoch) for row in map(run_row, locked)}
     return bool(rows) and all((row.no, row.owner, row.epoch) in found for row in rows)
-
-
-# A child has the parent's connections, but not its threads: whatever lock one of them held stays locked there.
-_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,7 +7,9 @@ import heapq
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import Context
 from types import TracebackType
 
 from holdfast import clock
@@ -48,9 +50,19 @@ class FakeClock(clock.Clock):
             heapq.heappush(self._sleepers, (self._now + seconds, next(self._numbers), woken))
         await woken
 
+    def call_later(self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], None]) -> clock.Timer:
+        due = loop.create_future()
+        due.add_done_callback(lambda over: None if over.cancelled() else callback(), context=Context())
+        if seconds <= 0:
+            loop.call_soon(_wake, due, context=Context())
+        else:
+            with self._lock:
+                heapq.heappush(self._sleepers, (self._now + seconds, next(self._numbers), due))
+        return _FakeTimer(due)
+
     @property
     def sleeping(self) -> int:
-        """How many tasks are asleep by this clock."""
+        """How many tasks are asleep by this clock, and how many waits of runs have a time."""
         with self._lock:
             return sum(not woken.done() for _, _, woken in self._sleepers)
 
@@ -97,6 +109,14 @@ class FakeClock(clock.Clock):
     ) -> None:
         assert self._replacing is not None
         self._replacing.__exit__(kind, error, where)
+
+
+class _FakeTimer:
+    def __init__(self, due: asyncio.Future[None]) -> None:
+        self._due = due
+
+    def cancel(self) -> None:
+        self._due.cancel()
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

@@ -1,0 +1,59 @@
+"""The signals sent to a run, and which of them its waits have taken.
+
+What was taken is told by the checkpoints: an outcome holds the number of its signal, so that taking it and going on are
+one commit. Nothing in the mailbox itself ever changes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from . import codec
+from .store import Checkpoint, Signal
+
+
+class Mailbox:
+    """Mail by name, first in first out. ``rows``: what the run began with."""
+
+    def __init__(self, rows: list[Checkpoint]) -> None:
+        self._rows: list[Checkpoint] | None = rows
+        self._taken: set[int] = set()
+        self._mail: dict[str, deque[Signal]] = {}
+        self.last_n = 0  # the last one seen
+
+    def put(self, signals: Iterable[Signal]) -> None:
+        if self._rows is not None:
+            self._taken = {n for row in self._rows if (n := signal_taken_by(row)) is not None}
+            self._rows = None
+        for signal in signals:
+            if signal.n > self.last_n:
+                self.last_n = signal.n
+                if signal.n not in self._taken:
+                    self._mail.setdefault(signal.name, deque()).append(signal)
+
+    def first(self, name: str) -> Signal | None:
+        mail = self._mail.get(name)
+        return mail[0] if mail else None
+
+    def take(self, signal: Signal) -> None:
+        """The first of its name."""
+        mail = self._mail[signal.name]
+        assert mail[0] is signal
+        mail.popleft()
+        if not mail:
+            del self._mail[signal.name]
+
+    def give_back(self, signal: Signal) -> None:
+        """The wait it was meant for was cancelled before that was recorded."""
+        mail = [*self._mail.get(signal.name, ()), signal]
+        self._mail[signal.name] = deque(sorted(mail, key=lambda each: each.n))
+
+
+def signal_taken_by(row: Checkpoint) -> int | None:
+    """The number of the signal that a row of a wait has taken, or set aside; None if it has none."""
+    if row.kind != "signal" or row.status not in ("done", "refused") or row.result is None:
+        return None
+    told: Any = codec.readable(row.result)
+    return told["signal"] if isinstance(told, dict) else None

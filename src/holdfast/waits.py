@@ -1,0 +1,259 @@
+"""What one live run waits for: its times, its signals, its children; told from outside, by callbacks on its loop.
+
+It decides and performs no I/O. A wait that begins leaves a row of status "waiting", which says since when it waits and
+until when by the store's clock, so that three days are three days however often the run is resumed meanwhile. Its
+outcome is another row at the same place (docs/design/waiting.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from . import clock, codec
+from .delivery import Stop
+from .errors import CodecError
+from .expected import Expected
+from .failure import Failure
+from .mailbox import Mailbox
+from .store import NEVER_MS, Checkpoint, RunRow, Signal
+
+if TYPE_CHECKING:
+    from .branches import Frame
+    from .run import LiveRun
+
+_TOLD_AFTER_S = 0.3  # shorter waits are not worth a write
+_TOLD_MAX = 20  # waits that are named to those who look from outside
+
+
+class Wait:
+    """One call of ``sleep``, ``wait_for`` or, for a child, ``hf.run``, that has no outcome yet."""
+
+    __slots__ = (
+        "asked_ms",
+        "begins",
+        "child",
+        "error",
+        "expected",
+        "frame",
+        "future",
+        "is_fresh",
+        "row",
+        "signal",
+        "stopped",
+        "timer",
+        "told",
+    )
+
+    def __init__(self, frame: Frame, row: Checkpoint, expected: Expected | None, told: dict[str, Any]) -> None:
+        self.frame = frame
+        self.row = row  # its outcome, being filled in
+        self.expected = expected
+        self.told = told  # since, until (by the store's clock), ask, expects
+        self.future: asyncio.Future[None] = frame.run.loop.create_future()
+        self.is_fresh = True  # begun by this process
+        self.begins = row  # the row that says that it waits
+        self.timer: clock.Timer | None = None
+        self.signal: Signal | None = None  # the one it is to take
+        self.asked_ms: int | None = None  # when it was looked for its signal last
+        self.child: Any = None  # the call that is to be a run of its own
+        self.error: BaseException | None = None  # how it failed, where it was this process that ran it
+        self.stopped: Callable[[], None] | None = None  # ends what was begun for it
+
+    @property
+    def until_ms(self) -> int | None:
+        until: int | None = self.told["until"]
+        return until
+
+    def settle(self, status: str, result: bytes | None) -> None:
+        """Its outcome is known; the task that waits records it."""
+        if not self.future.done():
+            self.frame.run.delivery.stir()
+            self.row.status, self.row.result = status, result
+            self.future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """It comes to no outcome: what was asked for is a mistake, or the run must stop."""
+        if not self.future.done():
+            self.frame.run.delivery.stir()
+            self.future.set_exception(error)
+
+
+class Waits:
+    """``attend`` begins to look after a wait from outside; ``look`` asks what outside holds, ``looked`` is told."""
+
+    def __init__(self, run: LiveRun, row: RunRow, rows: list[Checkpoint]) -> None:
+        self._run = run
+        self._offset_ms = row.updated_ms - clock.monotonic() * 1000
+        self.live: dict[Wait, None] = {}
+        self.wakes = row.wakes  # how often the run was woken when outside was looked at last
+        self.mailbox = Mailbox(rows)
+        self.attend: Callable[[Wait], None] = lambda _: None
+        self.look: Callable[[], None] = lambda: None
+        self._rested: tuple[bytes, float] | None = None  # what it waits for, and since when (monotonic)
+        self._heard: bytes | None = None
+
+    def now_ms(self) -> int:
+        """The store's time, without asking it."""
+        return int(self._offset_ms + clock.monotonic() * 1000)
+
+    # -- one wait ------------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        frame: Frame,
+        row: Checkpoint,
+        begun: Checkpoint | None,
+        *,
+        seconds: float | None,
+        ask: str | None,
+        expected: Expected | None,
+    ) -> Wait:
+        """``begun``: the row with which an earlier process began it."""
+        if begun is not None:
+            wait = Wait(frame, row, expected, codec.readable(begun.result or b""))
+            wait.is_fresh, wait.begins = False, begun
+            return wait
+        since = self.now_ms()
+        until = None if seconds is None else since + math.ceil(seconds * 1000)
+        expects = None if expected is None else expected.description
+        told = {"since": since, "until": until, "ask": ask, "expects": expects}
+        wait = Wait(frame, row, expected, told)
+        begins = replace(row, status="waiting", result=codec.encode(told, codec.Types.none, f"the wait {row.name!r}"))
+        self._run.note(begins)
+        wait.begins = begins
+        return wait
+
+    async def over(self, wait: Wait) -> None:
+        """Wait for it; its row then holds the outcome."""
+        self.live[wait] = None
+        self._arm(wait)
+        self.attend(wait)
+        self._run.ask_for_rest()
+        try:
+            await wait.future
+        except asyncio.CancelledError:
+            if wait.signal is not None:  # it came, and the program has not heard of it
+                self.mailbox.give_back(wait.signal)
+            raise
+        finally:
+            del self.live[wait]
+            if wait.timer is not None:
+                wait.timer.cancel()
+            if wait.stopped is not None:
+                wait.stopped()
+            if wait.signal is not None:
+                self._hand_out()
+
+    def _arm(self, wait: Wait) -> None:
+        if wait.until_ms is not None:
+            left_s = (wait.until_ms - self.now_ms()) / 1000
+            wait.timer = clock.call_later(self._run.loop, left_s, lambda: self._due(wait))
+
+    def _due(self, wait: Wait) -> None:
+        now = self.now_ms()
+        if wait.future.done():
+            return
+        if wait.until_ms is not None and now < wait.until_ms:  # the loop's timers are a little early
+            self._arm(wait)
+        elif wait.row.kind == "signal":  # it may be there, and was in time
+            self.look()
+        else:  # several may be over, if nobody advanced the run meanwhile: in the order of their times
+            over = [each for each in self.live if each.row.kind == "sleep" and (each.until_ms or 0) <= now]
+            for each in sorted(over, key=lambda each: (each.until_ms, each.begins.seq)):
+                each.settle("done", codec.encode(None, codec.Types.none, "a sleep"))
+
+    def stop(self, stop: Stop) -> None:
+        for wait in list(self.live):
+            wait.fail(Stop(stop.error))  # one of its own for each task that meets it
+
+    # -- what outside told ---------------------------------------------------------------------------------
+
+    @property
+    def is_unlooked(self) -> bool:
+        """Whether the mail of some wait has not been looked for since it began."""
+        return any(wait.row.kind == "signal" and wait.asked_ms is None for wait in self.live)
+
+    def looked(self, asked_ms: int, wakes: int, signals: Iterable[Signal]) -> None:
+        """Outside was looked at, from ``asked_ms`` on (by ``now_ms``): first the wakes, then the signals."""
+        self.wakes = max(self.wakes, wakes)
+        self.mailbox.put(signals)
+        for wait in self.live:
+            wait.asked_ms = asked_ms
+        self._hand_out()
+        for wait in list(self.live):
+            if wait.row.kind == "signal" and wait.until_ms is not None and wait.until_ms <= asked_ms:
+                wait.settle("failed", Failure("TimeoutError", _late(wait)).encode())
+        self._run.ask_for_rest()
+
+    def _hand_out(self) -> None:
+        """Who began to wait first is served first."""
+        for wait in sorted(self.live, key=lambda each: each.begins.seq):
+            while wait.row.kind == "signal" and not wait.future.done():
+                signal = self.mailbox.first(wait.row.name)
+                if signal is None or (wait.until_ms is not None and signal.sent_ms > wait.until_ms):
+                    break
+                self.mailbox.take(signal)
+                try:
+                    result = _read(wait, signal)
+                except CodecError as unfit:
+                    self._set_aside(wait, signal, str(unfit))
+                    continue
+                wait.signal = signal
+                wait.settle("done", result)
+
+    def _set_aside(self, wait: Wait, signal: Signal, why: str) -> None:
+        told = codec.encode({"signal": signal.n, "why": why}, codec.Types.none, "a refusal")
+        self._run.note(replace(wait.row, status="refused", result=told))
+        self._run.log.warning("%s. It is set aside (`holdfast show` lists it), and the run waits on", why)
+
+    # -- for those who look from outside -------------------------------------------------------------------
+
+    @property
+    def due_ms(self) -> int:
+        """When the first of them is over by itself."""
+        return min((wait.until_ms for wait in self.live if wait.until_ms is not None), default=NEVER_MS)
+
+    def described(self) -> bytes:
+        ordered = sorted(self.live, key=lambda wait: (wait.row.kind != "signal", wait.begins.seq))
+        waits = [{"kind": each.row.kind, "name": each.row.key or each.row.name, **each.told} for each in ordered]
+        told = waits[:_TOLD_MAX]
+        return codec.encode({"count": len(ordered), "waits": told}, codec.Types.none, "what the run waits for")
+
+    def rests(self, resting: bool) -> None:
+        self._rested = (self.described(), time.monotonic()) if resting else None
+
+    def told_anew(self) -> tuple[bytes | None] | None:
+        """(what is waited for, None if the run goes on); None if that is what was told last. Asked by the heartbeat, on
+        its thread."""
+        rested = self._rested
+        if rested is not None and time.monotonic() - rested[1] < _TOLD_AFTER_S:
+            return None
+        told = rested[0] if rested is not None else None
+        if told == self._heard:
+            return None
+        self._heard = told
+        return (told,)
+
+    def was_not_told(self) -> None:
+        self._heard = b""
+
+
+def _read(wait: Wait, signal: Signal) -> bytes:
+    """The result of a wait that takes this signal. Raises ``CodecError`` if it cannot."""
+    where = f"signal {signal.name!r} (number {signal.n})"
+    if signal.checksum != signal.compute_checksum():
+        raise CodecError(f"{where} was damaged since it was sent: its checksum does not match its content")
+    assert wait.expected is not None
+    value = wait.expected.read(signal.value, where)
+    return codec.encode({"signal": signal.n, "value": value}, wait.expected.types, where)
+
+
+def _late(wait: Wait) -> str:
+    seconds = ((wait.until_ms or 0) - wait.told["since"]) / 1000
+    return f"no signal {wait.row.name!r} came within {seconds:g} s"
