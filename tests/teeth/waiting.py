@@ -6,6 +6,7 @@ from .plant import Plant
 
 _WAITS = "tests/waiting/test_waits.py"
 _REST = "tests/waiting/test_rest.py"
+_OVERLOOKED = "tests/waiting/test_overlooked.py"
 
 PLANTED = [
     Plant(
@@ -54,9 +55,23 @@ PLANTED = [
     Plant(
         name="who goes to sleep does not tell which wakes it has seen",
         file="src/holdfast/execution.py",
-        old="            wakes=run.waits.wakes,\n",
+        old="            wakes=run.waits.wakes if self.home._serving else 0,\n",
         new="",
         tests=[f"{_REST}::test_a_signal_sent_while_it_goes_to_sleep_wakes_it[before]"],
+    ),
+    Plant(
+        name="a wait that comes while outside is looked at counts as looked for",
+        file="src/holdfast/lookout.py",
+        old="        for wait in watched:\n            wait.asked_ms = asked_ms\n",
+        new="        for wait in waits.live:\n            wait.asked_ms = asked_ms\n",
+        tests=[f"{_OVERLOOKED}::test_a_child_that_ends_while_its_parent_looks_for_something_else"],
+    ),
+    Plant(
+        name="a child of a cancelled run is begun",
+        file="src/holdfast/store/sqlite.py",
+        old="        owners.cancel_orphans(Transaction(db), now, created)\n",
+        new="",
+        tests=[f"{_OVERLOOKED}::test_who_is_cancelled_elsewhere_begins_no_child[sqlite-here]"],
     ),
     Plant(
         name="a run with a timer of asyncio's around its wait counts as waiting",
