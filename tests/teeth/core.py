@@ -247,8 +247,8 @@ PLANTED = [
     Plant(
         "every recorded step is executed again",
         "src/holdfast/calls.py",
-        "    if row is not None:\n        run.recalled += 1\n",
-        "    if False:\n        run.recalled += 1\n",
+        "    if row is not None:\n        await recalled(call, row)\n",
+        "    if False:\n        await recalled(call, row)\n",
         [SWEEP + "test_an_initial_state_goes_along"],
     ),
 ]

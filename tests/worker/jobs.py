@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from holdfast import step, workflow
+from holdfast import step, wait_for, workflow
 
 FOLDER, NAME = Path(os.environ["LEDGER"]), os.environ["NAME"]
 POLL_S = 0.005
@@ -53,6 +53,20 @@ async def resting(run: str) -> int:
     while held(50):
         await asyncio.sleep(POLL_S)
     return first + await stage(run, 51)
+
+
+@workflow(version="1")
+async def asked(run: str) -> int:
+    """Waits for an answer, beside its second step and after it."""
+    first = await stage(run, 0)
+    answer = asyncio.create_task(wait_for("answer", int))
+    second = await stage(run, 60)
+    return first + second + await answer
+
+
+@workflow(version="1")
+async def waits(run: str) -> int:
+    return await stage(run, 0) + await wait_for("answer", int)
 
 
 @workflow(version="1")

@@ -61,6 +61,14 @@ class Scene:
 
         asyncio.run(submitted())
 
+    def send(self, name: str, value: Any, *ids: str) -> None:
+        async def sent() -> None:
+            async with Holdfast(self.store) as hf:
+                for id in ids:
+                    await hf.send(id, name, value)
+
+        asyncio.run(sent())
+
     def hold(self, n: int, name: str = "") -> None:
         (self.folder / f"hold-{n}{name and '-'}{name}").touch()
 
