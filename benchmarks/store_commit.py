@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from holdfast.journal import Standing
 from holdfast.store import Batch, Checkpoint, RunRow, Store, open_store
 
 VALUE = os.urandom(1024)
@@ -35,6 +36,15 @@ def checkpoint(run_no: int, seq: int, value: bytes = VALUE) -> Checkpoint:
     )  # fmt: skip
     row.checksum = row.compute_checksum()
     return row
+
+
+class Nobody:
+    """Whom a journal tells of its leases where there are none."""
+
+    def renewed(self, *_: object) -> None: ...
+
+    def standing(self) -> Standing:
+        return Standing({}, {})
 
 
 class Bare:

@@ -29,6 +29,7 @@ def postgres_server() -> Iterator[str]:
     # server's user out of them all.
     with tempfile.TemporaryDirectory(prefix="holdfast-postgres-") as folder:
         server = PostgresServer(Path(folder) / "server", _SETTINGS)
+        server.settings["unix_socket_directories"] = str(server.data)
         server.start()
         os.environ[ENVIRONMENT] = server.url
         try:

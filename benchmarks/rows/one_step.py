@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from measure import VALUE, WARM, Floor, Result, figure, microseconds, ratios, rounded
-from store_commit import Ours, checkpoint
+from store_commit import Nobody, Ours, checkpoint
 
 import holdfast
 from holdfast import step, workflow
@@ -43,7 +43,8 @@ def measure(folder: Path, quick: bool) -> Result:
     journaled: list[float] = []
     ours: list[float] = []
     here, behind = Ours(folder / "store.db"), Ours(folder / "journal.db")
-    journal = Journal(behind.store, "bench", Lease(), renewed=lambda *_: None, doing=dict)
+    nobody = Nobody()
+    journal = Journal(behind.store, "bench", Lease(), nobody.renewed, nobody.standing)
     seqs = itertools.count(1)
 
     async def direct() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from measure import VALUE, WARM, Result, figure, microseconds, ratios, rounded
 from server import PostgresFloor, server
-from store_commit import checkpoint, run_rows
+from store_commit import Nobody, checkpoint, run_rows
 
 import holdfast
 from holdfast import step, workflow
@@ -48,7 +48,8 @@ def measure(folder: Path, quick: bool) -> Result:
         here, behind = open_store(f"{url}?schema=direct"), open_store(f"{url}?schema=journal")
         (run,) = here.commit(Batch(creates=run_rows(1))).created.values()
         (run_behind,) = behind.commit(Batch(creates=run_rows(1))).created.values()
-        journal = Journal(behind, "bench", Lease(), renewed=lambda *_: None, doing=dict)
+        nobody = Nobody()
+        journal = Journal(behind, "bench", Lease(), nobody.renewed, nobody.standing)
 
         async def direct() -> None:
             assert not here.commit(Batch(appends=[checkpoint(run.no, next(seqs))])).fenced

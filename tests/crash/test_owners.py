@@ -113,7 +113,8 @@ def test_stopped_past_its_lease_and_continued(scene: Scene, finishes: bool) -> N
         scene.release(1, "a")
     old.send_signal(signal.SIGCONT)
     assert scene.ended(old, status=3).startswith("error Fenced run 'job' was taken over by")
-    assert ("a cancelled job 1" in scene.ledger()) is not finishes
+    # A step that has finished by then may still be cancelled first: its heartbeat wakes up in the same moment.
+    assert finishes or "a cancelled job 1" in scene.ledger()
     assert not any(line in scene.ledger() for line in ("a began job 2", "a began job 3"))
     scene.release(3, "b")
     assert scene.ended(new) == "result 14"

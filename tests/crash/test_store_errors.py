@@ -13,7 +13,7 @@ from stores import Failing, Gated, on
 
 import holdfast
 from holdfast import Holdfast, StoreError, step, workflow
-from holdfast.journal import _END, Journal
+from holdfast.journal import _END, Journal, Standing
 from holdfast.lease import Lease
 from holdfast.store import Batch, RunRow, open_store
 
@@ -25,11 +25,21 @@ def fresh() -> None:
     executed.clear()
 
 
+class Nobody:
+    """Whom a journal tells of its leases where there are none."""
+
+    def renewed(self, *_: object) -> None: ...
+
+    def standing(self) -> Standing:
+        return Standing({}, {})
+
+
 def test_what_is_queued_while_the_journal_ends_is_told(tmp_path: Path) -> None:
     """Another thread closes it, or opens another journal behind a failed commit, while a loop hands over a row."""
 
     async def program() -> None:
-        journal = Journal(open_store(tmp_path / "a.db"), "owner", Lease(), lambda held, began, deadline: None, dict)
+        nobody = Nobody()
+        journal = Journal(open_store(tmp_path / "a.db"), "owner", Lease(), nobody.renewed, nobody.standing)
         loop, told = asyncio.get_running_loop(), threading.Event()
         blank = RunRow(
             id="a", workflow="w", version="1", python="", module="", file="", inputs=b"", fingerprint=b"", state=None,

@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from notebook import Notebook
 from sybil import Document, Example, Sybil
@@ -69,9 +70,9 @@ class Reader:
                 self._type(words, comment)
 
     def _type(self, words: list[str], comment: str) -> None:
-        """``2>&1`` and ``&`` as in a shell; ``# kill -9 at "…"`` and ``# Ctrl-C at "…"`` are done when that is
-        printed; ``# when work.log says "…"`` is waited for; ``# exit code 3`` is what the command must end with, and
-        0 where nothing is said."""
+        """``2>&1``, ``2> FILE`` and ``&`` as in a shell; ``# kill -9 at "…"`` and ``# Ctrl-C at "…"`` are done when
+        that is printed; ``# when work.log says "…"`` is waited for; ``# exit code 3`` is what it must end with,
+        and 0 where nothing is said."""
         if words[0] == "curl":
             self.seen += self._fetch(words[1:])
         elif words[0] == "kill":
@@ -90,7 +91,7 @@ class Reader:
             elif cue:
                 self._run_until(command, cue[2], signal.SIGKILL if cue[1] == "kill -9" else signal.SIGINT)
             else:
-                code = re.search(r"exit code (\d+)", comment)
+                code = re.search(r"exit code (-?\d+)", comment)
                 self.seen += self._run(command, int(code[1]) if code else 0, both=both)
 
     def _run(self, command: list[str], code: int, *, both: bool) -> str:
@@ -120,8 +121,8 @@ class Reader:
             process.communicate()
         assert reached, f"{command} ended without saying {cue!r}"
 
-    def _popen(self, command: list[str], **more: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(command, cwd=self.folder, env=self.environ, encoding="utf-8", **more)  # type: ignore[call-overload,no-any-return]
+    def _popen(self, command: list[str], **more: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=self.folder, env=self.environ, encoding="utf-8", **more)
 
     # -- servers -------------------------------------------------------------------------------------------
 
@@ -129,9 +130,12 @@ class Reader:
         """A server or a worker, left running until it is killed. A server is given a port that is free, whatever port
         the page names."""
         if "--port" not in command:
-            self.jobs.append(
-                self._popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
-            )
+            log = Path(os.devnull)
+            if "2>" in command:
+                log = self.folder / command.pop(command.index("2>") + 1)
+                command.remove("2>")
+            with log.open("ab") as errors:
+                self.jobs.append(self._popen(command, stdout=subprocess.DEVNULL, stderr=errors, process_group=0))
             return
         port = command[command.index("--port") + 1]
         self.ports[port] = _free_port()

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from holdfast import Holdfast
+from holdfast import Holdfast, HoldfastError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import agent_loop
 import folder_digest
 import loan
+import loan_approval
 import loan_session
 
 TEXTS = "HURRIED_TEXTS"  # the environment variable with the folder to digest
@@ -31,7 +32,7 @@ class Hurried:
         await asyncio.sleep(seconds / 100)
 
 
-for example in (agent_loop, folder_digest, loan, loan_session):
+for example in (agent_loop, folder_digest, loan, loan_approval, loan_session):
     example.asyncio = Hurried()  # type: ignore[attr-defined]
 
 
@@ -47,6 +48,17 @@ class Opened:
 
 async def reviewed(hf: Holdfast) -> str:
     return await hf.run(loan.review_loan("A-17"), id="loan-A-17")
+
+
+async def approved(hf: Holdfast) -> str:
+    """What was sent is sent again by each process, and is one signal."""
+    run = asyncio.create_task(hf.run(loan_approval.approve_loan("A-17", 20_000), id="loan-A-17"))
+    while not run.done():
+        with contextlib.suppress(HoldfastError):  # it is not there yet, or done
+            await hf.send("loan-A-17", "approval", {"by": "Ada", "granted": True}, key="Ada's word")
+            break
+        await asyncio.sleep(0.001)
+    return await run
 
 
 async def reviewed_in_a_session(hf: Holdfast) -> dict[str, Any]:

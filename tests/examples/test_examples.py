@@ -38,6 +38,12 @@ class Example:
         # A process killed in the middle of a print leaves a line without its end: what it tells was not said.
         return seen + [line.rstrip("\n") for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
+    def command_line(self, *args: str) -> str:
+        line = [sys.executable, "-m", "holdfast", *args]
+        done = subprocess.run(line, cwd=self.folder, capture_output=True, encoding="utf-8", timeout=TIMEOUT_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def finished(self) -> list[str]:
         done = subprocess.run(
             self.command, cwd=self.folder, env=self.environ, capture_output=True, encoding="utf-8", timeout=TIMEOUT_S
@@ -96,6 +102,19 @@ def test_each_file_is_digested_once_but_those_in_hand(tmp_path: Path) -> None:
     untouched = Example("folder_digest.py", tmp_path / "texts", str(folder))
     *_, whole = untouched.finished()
     assert whole == result
+    assert example.finished() == [result]
+
+
+@pytest.mark.crash
+def test_the_loan_is_approved_after_its_process_was_killed(tmp_path: Path) -> None:
+    example = Example("loan_approval.py", tmp_path)
+    ask = "Pay 20,000 to A-17? The score is 514."
+    assert example.killed_at("Pay 20,000") == ["checking credit of A-17", ask]
+    approval = '{"by": "Ada", "granted": true}'
+    sent = example.command_line("send", "loan-A-17", "approval", approval, "--store", "loans.db")
+    assert sent.startswith("sent approval ")
+    result = "A-17: paid out, approved by Ada"
+    assert example.finished() == [ask, "disbursing A-17", result]
     assert example.finished() == [result]
 
 

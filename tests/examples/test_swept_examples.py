@@ -21,11 +21,12 @@ SEED = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1_
     ("program", "result"),
     [
         (hurried.reviewed, "low risk (score 514, 14 pages)"),
+        (hurried.approved, "A-17: paid out, approved by Ada"),
         (hurried.reviewed_in_a_session, {"app_id": "A-17", "credit": 514}),
         (hurried.answered, "The Zugspitze is 2962 m high, which is about 9718 feet."),
         (hurried.digested, {"files": 6, "words": 18}),
     ],
-    ids=["loan", "loan_session", "agent_loop", "folder_digest"],
+    ids=["loan", "loan_approval", "loan_session", "agent_loop", "folder_digest"],
 )
 def test_an_example_survives_every_crash(
     program: Any, result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -65,10 +65,10 @@ async def served(url: str, direct: Store, id: str) -> RunRow:
 
 @pytest.mark.parametrize("when", ["asked", "answered"])
 def test_a_worker_does_not_notice(proxy: Proxy, detour: str, url: str, when: When, seed: int) -> None:
-    """Every fourth turn of its conversation, from its first look to its last: a claim is not lost with its answer."""
+    """Every sixth turn of its conversation, from its first look to its last: a claim is not lost with its answer."""
     asyncio.run(ship(detour, "the tables are made"))
     direct = open_store(url)
-    for turn in itertools.count(seed % 4, 4):
+    for turn in itertools.count(seed % 6, 6):
         executed.clear()
         cut = proxy.cut(turns=turn, when=when)
         row = asyncio.run(served(detour, direct, f"freight-{turn}"))
@@ -77,6 +77,43 @@ def test_a_worker_does_not_notice(proxy: Proxy, detour: str, url: str, when: Whe
         if not cut.done.is_set():
             break
     assert turn > 25
+    direct.close()
+
+
+@workflow(version="1")
+async def auction(id: str) -> list[Any]:
+    first = await holdfast.wait_for("bid", int, ask="how much?")
+    weighed = await holdfast.current().run(freight(), id=f"{id}, weighed")
+    second = await holdfast.wait_for("bid", int)
+    await holdfast.sleep(0.05)
+    return [first, weighed, second, await holdfast.wait_for("bid", int)]
+
+
+async def bid(url: str, direct: Store, id: str) -> Any:
+    async with serving(open_store(url), lease=2) as hf:
+        await hf.submit(auction(id), id=id)
+        await hf.send(id, "bid", 1)
+        await asyncio.sleep(0.1)
+        await hf.send(id, "bid", 2)
+        await hf.send(id, "bid", 3, key="the last")
+        await ended(direct, id)
+        return (await hf.get(id)).result
+
+
+@pytest.mark.parametrize("when", ["asked", "answered"])
+def test_who_sends_and_waits_does_not_notice(proxy: Proxy, detour: str, url: str, when: When, seed: int) -> None:
+    """Every 24th turn of a worker's conversation about a run that waits for signals, for time, and for a child."""
+    asyncio.run(ship(detour, "the tables are made"))
+    direct = open_store(url)
+    for turn in itertools.count(seed % 24, 24):
+        executed.clear()
+        cut = proxy.cut(turns=turn, when=when)
+        result = asyncio.run(bid(detour, direct, f"auction-{turn}"))
+        assert result == [1, 30, 2, 3], f"turn {turn}: {proxy.turns[-200:]}"
+        assert set(executed.values()) == {1}, f"turn {turn}: {executed}, {proxy.turns[-200:]}"
+        if not cut.done.is_set():
+            break
+    assert turn > 80
     direct.close()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.crash.processes import until
 from tests.servers.cluster import Cluster
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, When
@@ -85,10 +86,11 @@ def test_what_stands_on_the_primary_alone_is_not_acknowledged(cluster: Cluster) 
     cluster.standby.pause()
     appending = threading.Thread(target=append, args=(store, checkpoint(run.no, 2)))
     appending.start()
-    ended = 0
-    while not ended:
-        waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        ended = cluster.primary.sql(f"SELECT count(pg_terminate_backend(pid)) {waiting}")[0][0]
+    waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    until(
+        lambda: cluster.primary.sql(f"SELECT count(pg_terminate_backend(pid, 5000)) {waiting}") != [(0,)],
+        lambda: "nothing waits for the standby",
+    )
     assert _seqs(cluster.primary) == [1, 2]
     appending.join(0.5)
     assert appending.is_alive()

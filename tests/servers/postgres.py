@@ -74,6 +74,11 @@ class PostgresServer:
         return f"postgresql://postgres@{HOST}:{self.port}/{database}"
 
     @property
+    def programs(self) -> Path:
+        """The folder with psql, pg_dump …"""
+        return Path(self._wheel.bin_path)
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

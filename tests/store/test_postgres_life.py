@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 
 from holdfast.store import Batch, Finish, Store, open_store
 from holdfast.store.postgres import PostgresStore
+from holdfast.store.postgres_schema import number_of
 from holdfast.testing.store_suite import append, at_once, checkpoint, claim, create, finish, news, numbers
 
 
@@ -154,7 +156,7 @@ def test_a_child_uses_connections_of_its_own(store: PostgresStore) -> None:
     store.listen(0)
     append(store, checkpoint(run.no, 1))
     store.get("a")
-    links = (store._writer, store._reader)
+    links = (store._steps, store._rest)
     sessions = [link._db and link._db.info.backend_pid for link in links]
 
     def work() -> None:
@@ -171,7 +173,7 @@ def test_a_child_uses_connections_of_its_own(store: PostgresStore) -> None:
 
 def test_a_child_of_a_process_in_the_middle_of_a_write(store: PostgresStore) -> None:
     (run,) = create(store, "a")
-    with store._writer.lock, store._reader.lock:
+    with store._steps.lock, store._rest.lock:
         forked = threading.Thread(target=lambda: codes.append(in_child(lambda: append(store, checkpoint(run.no, 1)))))
         codes: list[int] = []
         forked.start()
@@ -223,7 +225,7 @@ def test_statements_are_prepared_once_whatever_is_none(store: PostgresStore) -> 
             checkpoint(run.no, 1000 + seq, **more),
             *(checkpoint(run.no, 10_000 * k + seq) for k in range(1, seq)),
         )
-    db = store._writer._db
+    db = store._steps._db
     assert db is not None
     ((prepared,),) = db.execute(b"SELECT count(*) FROM pg_prepared_statements").fetchall()
     assert prepared < 20
@@ -236,7 +238,7 @@ def test_without_prepared_statements(new_schema: Callable[..., str]) -> None:
     for seq in range(1, 9):
         append(store, checkpoint(run.no, seq))
     assert claim(store, run) is not None and numbers(store, run) == list(range(1, 9))
-    db = store._writer._db
+    db = store._steps._db
     assert db is not None
     assert db.execute(b"SELECT count(*) FROM pg_prepared_statements").fetchall() == [(0,)]
     store.close()
@@ -254,10 +256,18 @@ def test_batches_too_big_for_a_statement_are_whole(store: PostgresStore, monkeyp
     assert numbers(store, run) == [*range(1, 8), 50]
 
 
-def test_steps_do_not_wait_for_a_reader(store: PostgresStore) -> None:
+def test_steps_do_not_wait_for_readers_and_claims(store: PostgresStore, postgres_url: str) -> None:
     (run,) = create(store, "a")
-    with store._reader.lock:
-        assert at_once(1, lambda _: append(store, checkpoint(run.no, 1))) == [set()]
+    with psycopg.connect(postgres_url.partition("?")[0]) as db, ThreadPoolExecutor(1) as pool:
+        schema = postgres_url.partition("schema=")[2]
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (number_of(schema, "q"),))
+        given: dict[str, Any] = {"ttl_ms": 1000, "queue": "q", "workflows": ["review_loan"], "dead": []}
+        claiming = pool.submit(store.claim_due, "w", limit=2, at_once=1, **given)
+        while not db.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+            time.sleep(0.002)
+        assert append(store, checkpoint(run.no, 1)) == set() and not claiming.done()
+        db.rollback()
+        assert claiming.result(20) == []
 
 
 def test_an_id_that_no_store_can_hold_is_unknown(store: PostgresStore) -> None:

@@ -41,11 +41,12 @@ def terminate(url: str, pid: int) -> None:
 def test_a_batch_is_sent_again_when_its_connection_is_gone(store: PostgresStore, postgres_url: str) -> None:
     run, other = create(store, "a", "b")
     for seq, rows in enumerate(([run], [run, other]), 1):
-        terminate(postgres_url, pid_of(store._writer))
+        terminate(postgres_url, pid_of(store._steps))
         assert append(store, *(checkpoint(each.no, seq + each.no - run.no) for each in rows)) == set()
-    terminate(postgres_url, pid_of(store._writer))
-    assert create(store, "c")[0].id == "c" and claim(store, other) is not None
-    assert numbers(store, run) == [1, 2] and store._writer.opened == 4
+    terminate(postgres_url, pid_of(store._steps))
+    assert create(store, "c")[0].id == "c"
+    assert claim(store, other) is not None
+    assert numbers(store, run) == [1, 2] and store._steps.opened == 4
 
 
 def test_a_read_is_repeated(store: PostgresStore, postgres_url: str) -> None:
@@ -53,7 +54,7 @@ def test_a_read_is_repeated(store: PostgresStore, postgres_url: str) -> None:
     append(store, checkpoint(run.no, 1))
     for ask in (lambda: store.get("a"), lambda: store.load(run.no), store.stamp, store.now_ms):
         assert ask() is not None
-        terminate(postgres_url, pid_of(store._reader))
+        terminate(postgres_url, pid_of(store._rest))
         assert ask()
 
 
@@ -66,7 +67,7 @@ def test_a_connection_that_ends_in_the_middle_of_a_batch(store: PostgresStore, p
         written = pool.submit(append, store, checkpoint(run.no, 1), checkpoint(other.no, 1))
         while not db.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
             time.sleep(0.002)
-        terminate(postgres_url, pid_of(store._writer))
+        terminate(postgres_url, pid_of(store._steps))
         db.rollback()
         assert written.result(20) == set()
     assert numbers(store, run) == [1] == numbers(store, other)
@@ -181,7 +182,7 @@ def test_transactions_that_got_in_each_others_way_are_sent_again(
 
     monkeypatch.setattr(postgres_link.Transaction, "bulk", bulk)
     assert append(store, checkpoint(run.no, 1)) == set() and not raised
-    assert store._writer.opened == 1, "on the same connection"
+    assert store._steps.opened == 1, "on the same connection"
 
 
 def test_who_waits_in_vain_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,9 @@ def test_a_process_that_runs_while_the_tables_change_stops_writing(
                 store.renew("me", ttl_ms=1000)
         with pytest.raises(StoreError, match="newer holdfast"):
             append(store, checkpoint(run.no, 1))
+        with pytest.raises(StoreError, match="newer holdfast"):
+            store.claim(run.no, 1, owner="me", ttl_ms=1000, lost=None)
+        assert store.get("a") is not None, "what can be read is still read"
         fresh = open_store(url)
         taken = fresh.claim(run.no, 1, owner="new", ttl_ms=1000, lost="lapsed")
         assert taken is not None and append(fresh, checkpoint(run.no, 1, epoch=2)) == set()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -104,6 +105,31 @@ class open_again:
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
+
+
+def test_the_host_that_lives_of_several(new_schema: Callable[..., str]) -> None:
+    from tests.servers.postgres import free_port
+
+    url = new_schema()
+    place = urlsplit(url)
+    several = url.replace(f"{place.hostname}:{place.port}", f"127.0.0.1:{free_port()},{place.hostname}:{place.port}")
+    store = open_store(several)
+    assert "target_session_attrs=read-write" in store.url and create(store, "a")
+    store.close()
+
+
+def test_a_unix_socket(new_schema: Callable[..., str], postgres_server: str) -> None:
+    with psycopg.connect(postgres_server) as db:
+        ((folders,),) = db.execute("SHOW unix_socket_directories").fetchall()
+    if not folders:
+        pytest.skip("this server has no socket")
+    url, place = new_schema(), urlsplit(postgres_server)
+    schema = url.partition("?")[2]
+    socket = quote(folders.partition(",")[0], safe="")
+    store = open_store(f"postgresql://{place.username}@{place.path}?host={socket}&port={place.port}&{schema}")
+    assert create(store, "a")
+    store.listen(0)
+    store.close()
 
 
 def test_two_schemas_are_two_stores(new_schema: Callable[..., str]) -> None:

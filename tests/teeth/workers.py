@@ -7,7 +7,7 @@ from .plant import Plant
 WORKER = "tests/worker/test_worker.py::"
 SUBMIT = "tests/worker/test_submit.py::"
 TROUBLE = "tests/worker/test_trouble.py::"
-PROCESSES = "tests/worker/test_processes.py::"
+PROCESSES = "tests/worker/test_worker_processes.py::"
 
 PLANTED = [
     Plant(

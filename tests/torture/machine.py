@@ -18,7 +18,7 @@ from typing import Any
 import crash_programs as programs
 
 import holdfast
-from holdfast import Fenced, Holdfast, StoreError, admission, lease, workflow
+from holdfast import Fenced, Holdfast, HoldfastError, NotFound, StoreError, admission, lease, workflow
 from holdfast.lease import Lease
 from holdfast.store import Store, open_store
 from holdfast.testing.ledger import Observed
@@ -75,6 +75,15 @@ async def summed(n: int) -> int:
     return total
 
 
+@workflow(version="1")
+async def asking() -> list[Any]:
+    """Waits for what every machine sends it, for time to pass, and for a run of its own."""
+    first = await holdfast.wait_for("answer", str)
+    summed_up = await holdfast.current().run(summed(3), id="asking, summed")
+    await holdfast.sleep(0.05)
+    return [first, summed_up, await holdfast.wait_for("answer", str)]
+
+
 WORK: dict[str, Callable[[], Call[Any]]] = {
     "branching": programs.branching,
     "nested": programs.nested,
@@ -82,6 +91,7 @@ WORK: dict[str, Callable[[], Call[Any]]] = {
     "threaded": programs.threaded,
     "failing over": programs.failing_over,
     "summed": lambda: summed(12),
+    "asking": asking,
     "paced, quick": lambda: paced(25, 8),
     "paced, slow": lambda: paced(6, 150),
 }
@@ -97,8 +107,23 @@ async def work(hf: Holdfast) -> dict[str, Any]:
     random.Random(Observed.ledger.process).shuffle(names)
     async with asyncio.timeout(ANSWER_S), _serving(hf) if _plan.workers else nullcontext():
         done = _left_to_workers if _plan.workers else _run
+        answering = asyncio.ensure_future(_answer(hf))
         results = await asyncio.gather(*(_until_it_is_done(done, hf, name) for name in names))
+        await answering
     return dict(sorted(zip(names, results, strict=True)))
+
+
+async def _answer(hf: Holdfast) -> None:
+    """What every machine sends counts once, by its key."""
+    for value in ("yes", "no"):
+        while True:
+            try:
+                await hf.send("asking", "answer", value, key=value)
+                break
+            except (NotFound, StoreError):  # it is not there yet, or the store is not
+                await asyncio.sleep(AGAIN_S)
+            except HoldfastError:  # it is done: another machine sent it
+                break
 
 
 async def _until_it_is_done(done: Callable[[Holdfast, str], Awaitable[Any]], hf: Holdfast, name: str) -> Any:

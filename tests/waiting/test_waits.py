@@ -767,7 +767,7 @@ def test_the_child_s_result_is_recalled_without_touching_the_child() -> None:
                 await until(lambda: ended(hf, "p", 1))
             del store._data.numbers["c"]  # it is not there any more
             await hf.send("p", "go", "!")
-            assert await hf.run(two(), id="p") == "4 !"
+            assert await hf.run(two(), id="p") == "4 !" and did == ["square 2"]
 
     asyncio.run(program())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import starmap
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from msgspec.structs import astuple, replace
@@ -39,6 +39,8 @@ from holdfast.store.protocol import (
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 
+T = TypeVar("T")
+
 _NEWEST = 2**63 - 1
 PART_MAX_BYTES = 64 * 1024 * 1024  # a statement takes no array above a gigabyte, and neither side should hold many
 TELL_PATIENCE_S = 1.0  # steps wait behind news
@@ -52,9 +54,10 @@ class PostgresStore:
         self._address = address
         self._clock = clock
         known = statements(address.schema, clock is not None)
-        # Two, so that steps do not wait until something long is read.
-        self._writer = Link(address, known, clock)
-        self._reader = Link(address, known, clock)
+        # One for the journal's thread and one for all others: steps wait neither until something long is read, nor for
+        # a lock that somebody else's claim or signal has to wait for.
+        self._steps = Link(address, known, clock)
+        self._rest = Link(address, known, clock)
         # A schema's name may be longer and odder than a channel's.
         self._channel = "holdfast_" + hashlib.sha256(address.schema.encode()).hexdigest()[:16]
         self._listener = Listener(address, self._channel, self._notify)
@@ -71,7 +74,7 @@ class PostgresStore:
             raise self._refusal
         if not (batch.creates or batch.appends or batch.finishes):
             return Committed()
-        return self._writer.run(
+        return self._steps.run(
             lambda db: self._commit(db, batch),
             again=lambda db: self._settle(db, batch, sent_before=True),
         )
@@ -81,7 +84,7 @@ class PostgresStore:
         alone = all(finish.parent_no is None for finish in batch.finishes)
         if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
-                if self._at_once(self._writer.transaction(db), batch, created):
+                if self._at_once(self._steps.transaction(db), batch, created):
                     return Committed(created=created)
             except psycopg.errors.UniqueViolation:
                 pass  # and nothing of it was written
@@ -111,7 +114,7 @@ class PostgresStore:
         return counts == {"a": len(batch.appends), "f": len(batch.finishes)}
 
     def _settle(self, db: Connection, batch: Batch, *, sent_before: bool = False) -> Committed:
-        return in_transaction(db, lambda: self._settled(self._writer.transaction(db), batch, sent_before))
+        return in_transaction(db, lambda: self._settled(self._steps.transaction(db), batch, sent_before))
 
     def _settled(self, t: Transaction, batch: Batch, sent_before: bool) -> Committed:
         created: dict[str, RunRow] = {}
@@ -145,7 +148,7 @@ class PostgresStore:
             t.ask("lock_runs", {"list": Array("int8", [run_no])})
             return owners.claim(t, 0, run_no, epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
 
-        return self._writer.transact(take, stands=lambda t, row: row is not None and _holds(t, [row]))
+        return self._transact(take, stands=lambda t, row: row is not None and _holds(t, [row]))
 
     def claim_due(
         self,
@@ -173,7 +176,7 @@ class PostgresStore:
             found = [(run_row(row[:-1]), row[-1]) for row in t.ask("due", given)]
             return owners.claim_all(t, 0, found, owner=owner, ttl_ms=ttl_ms)
 
-        return self._writer.transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
+        return self._transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
 
     def owners(self) -> list[str]:
         return [owner for (owner,) in self._ask("owners", {})]
@@ -189,12 +192,12 @@ class PostgresStore:
         def prolong(t: Transaction) -> set[int]:
             # A process that was running while the tables were changed is told by its heartbeat.
             ((number,),) = t.ask("schema_number", {})
-            if number > self._writer.schema_number:
-                self._refusal = postgres_schema.newer(self._address, number, self._writer.schema_number)
+            if number > self._steps.schema_number:
+                self._refusal = postgres_schema.newer(self._address, number, self._steps.schema_number)
                 raise self._refusal
             return owners.renew(t, 0, owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
 
-        return self._writer.transact(prolong)
+        return self._steps.transact(prolong)
 
     def cancel(self, id: str) -> RunRow | None:
         def end(t: Transaction) -> RunRow | None:
@@ -204,7 +207,7 @@ class PostgresStore:
                 t.ask("notify", {"channel": self._channel})
             return row
 
-        return self._writer.transact(end)
+        return self._transact(end)
 
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
         def put(t: Transaction) -> RunRow | None:
@@ -222,7 +225,7 @@ class PostgresStore:
                     for found in t.ask("signals", {"run_no": row.no, "after": row.wakes - 1})]  # fmt: skip
             return any((s.n, s.name, s.value, s.key) == (row.wakes, name, value, key) for s in sent)
 
-        return self._writer.transact(put, stands=stands)
+        return self._transact(put, stands=stands)
 
     def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
         found = self._ask("signals", {"run_no": run_no, "after": after})
@@ -230,6 +233,13 @@ class PostgresStore:
 
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
         return dict(self._ask("wakes", {"list": Array("int8", run_nos)}))
+
+    def _transact(
+        self, work: Callable[[Transaction], T], stands: Callable[[Transaction, T], bool] = lambda t, result: False
+    ) -> T:
+        if self._refusal is not None:
+            raise self._refusal
+        return self._rest.transact(work, stands)
 
     def listen(self, seconds: float) -> None:
         self._listener.listen(seconds)
@@ -261,32 +271,32 @@ class PostgresStore:
         # The columns come in the order of its fields. Each row is taken as it comes: thousands of tuples kept at once
         # would set off the garbage collector again and again.
         given = {"run_no": run_no, "after": after}
-        return self._reader.ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
+        return self._rest.ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
 
     def claims(self, run_no: int) -> list[Claim]:
         found = self._ask("claims", {"run_no": run_no})
         return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
 
     def _ask(self, name: str, given: Mapping[str, Any]) -> list[Any]:
-        return self._reader.ask(name, given, lambda rows: rows.fetchall())
+        return self._rest.ask(name, given, lambda rows: rows.fetchall())
 
     # -- news ----------------------------------------------------------------------------------------------
 
     def tell(self, news: list[News]) -> None:
         def write(db: Connection) -> None:
-            t = self._writer.transaction(db)
+            t = self._steps.transaction(db)
             t.bulk("tell", [(row.run_no, row.epoch, row.n, row.count, row.data) for row in news])
             for row in news:
                 if row.forget is not None:
                     t.ask("forget_news", {"run_no": row.run_no, "epoch": row.epoch, "n": row.forget})
 
-        self._writer.run(write, patience_s=TELL_PATIENCE_S)
+        self._steps.run(write, patience_s=TELL_PATIENCE_S)
 
     def clear_news(self, *, idle_ms: int) -> None:
         def clear(db: Connection) -> None:
-            self._writer.transaction(db).ask("clear_news", {"idle_ms": idle_ms})
+            self._steps.transaction(db).ask("clear_news", {"idle_ms": idle_ms})
 
-        self._writer.run(clear, patience_s=TELL_PATIENCE_S)
+        self._steps.run(clear, patience_s=TELL_PATIENCE_S)
 
     def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
         found = self._ask("news", {"run_no": run_no, "epoch": epoch, "n": n})
@@ -299,8 +309,8 @@ class PostgresStore:
 
     def close(self) -> None:
         self._listener.close()
-        self._writer.close()
-        self._reader.close()
+        self._steps.close()
+        self._rest.close()
 
     def before_fork(self) -> None:
         """Nothing: a child that uses connections of its own does the parent's no harm."""
@@ -312,8 +322,8 @@ class PostgresStore:
 
     def forget(self) -> None:
         self._listener.forget()
-        self._writer.forget()
-        self._reader.forget()
+        self._steps.forget()
+        self._rest.forget()
 
 
 def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:

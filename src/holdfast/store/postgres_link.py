@@ -90,7 +90,6 @@ class Link:
     def transact(
         self,
         work: Callable[[Transaction], T],
-        *,
         stands: Callable[[Transaction, T], bool] = lambda t, result: False,
     ) -> T:
         """Do ``work`` in a transaction. When the answer to its COMMIT was lost, ``stands`` is asked whether what it did

@@ -82,11 +82,11 @@ def _of_epochs(run: RunRow, rows: list[Checkpoint], claims: list[Claim], events:
         problems.append(f"it still has an owner: {run.owner}")
     ended = {event.epoch for event in events if event.what == "finished"}
     # Whoever was followed by another owner without having handed the run back was killed; the same owner claims it
-    # again after an error of the store.
+    # again after an error of the store, and a worker also when it let its lease lapse, which counts.
     died = [
         claim.epoch
         for claim, following in pairwise(claims)
-        if claim.epoch not in ended and claim.owner != following.owner
+        if claim.epoch not in ended and (claim.owner != following.owner or following.found == "lapsed")
     ]
     # One that was still sending the end when it was killed may have handed the run back or not.
     unsure = {event.epoch for event in events if event.what == "finishing"}.intersection(died)
