@@ -42,7 +42,7 @@ DEFAULT_URL = "sqlite:///holdfast.db"
 def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
-    ``url``: a path, ``sqlite:///…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
+    ``url``: a path, ``sqlite:///…``, ``postgresql://…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
 
     ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
@@ -111,6 +111,7 @@ class Holdfast:
         ``cancel`` of the run that began it reaches it."""
         child = None
         if isinstance(call, Call):
+            call.take()  # also where it is refused below: that is told by an error already
             refuse_id(id)
             child = child_run(self, call, id, state)
         return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))

@@ -222,7 +222,8 @@ class Worker:
             await served.execution.suspend()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
+        # Not in the context of the run that may have asked for it: it would look as if the run's code had made it.
+        task = branches.unlabelled_task(self._loop, work, "holdfast worker")
         self._others.add(task)
         task.add_done_callback(self._others.discard)
         return task

@@ -448,6 +448,37 @@ def test_a_call_that_was_refused_does_not_warn_besides() -> None:
         asyncio.run(program())
 
 
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_text_that_no_store_can_hold_is_refused_where_it_is_given(text: str) -> None:
+    """In a batch it would take other runs' rows along."""
+
+    async def anything(number: int) -> int:
+        return number
+
+    for options in ({"name": text}, {"version": text}):
+        with pytest.raises(TypeError, match="which no store can hold"):
+            step(**options)(anything)
+        with pytest.raises(TypeError, match="which no store can hold"):
+            workflow(**options)(anything)
+    keyed = step(key=lambda number: text)(anything)
+
+    @workflow
+    async def plan() -> int:
+        with pytest.raises(HoldfastError, match="which no store can hold"):
+            keyed(1)
+        return 1
+
+    async def program() -> None:
+        async with holdfast.open("memory://") as hf:
+            assert await hf.run(plan(), id="a") == 1
+            again = plan()
+            with pytest.raises(TypeError, match="id= must be"):
+                await hf.run(again, id=text)
+            again.close()
+
+    asyncio.run(program())
+
+
 def test_a_plain_step_on_the_loops_thread_is_refused() -> None:
     @workflow
     async def plan() -> int:

@@ -15,6 +15,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +68,10 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@{HOST}:{self.port}/postgres"
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://postgres@{HOST}:{self.port}/{database}"
 
     @property
     def running(self) -> bool:
@@ -117,6 +121,7 @@ class PostgresServer:
             return
         backends = psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(with_signal)
+        self.resume()  # a process that is stopped does not end
         self._process.wait(DEADLINE_S)
         # As long as one lives, the shared memory is in use and no successor starts.
         _, alive = psutil.wait_procs(backends, DEADLINE_S)
@@ -131,9 +136,14 @@ class PostgresServer:
 
     def _signal_all(self, what: signal.Signals) -> None:
         assert self._process is not None
-        postmaster = psutil.Process(self._process.pid)
-        for process in [postmaster, *postmaster.children(recursive=True)]:
-            process.send_signal(what)
+        try:
+            postmaster = psutil.Process(self._process.pid)
+            every = [postmaster, *postmaster.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for process in every:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(what)
 
     def sql(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a statement in a connection of its own gives; nothing if it gives no rows."""

@@ -242,6 +242,18 @@ def test_without_prepared_statements(new_schema: Callable[..., str]) -> None:
     store.close()
 
 
+def test_batches_too_big_for_a_statement_are_whole(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.store.postgres.PART_MAX_BYTES", 2500)
+    run, other = create(store, "a", "b")
+    rows = [checkpoint(each.no, seq, result=bytes(1000)) for seq in range(1, 8) for each in (run, other)]
+    rows.insert(3, checkpoint(run.no, 50, result=bytes(9000)))
+    ends = [Finish(run_no=other.no, epoch=1, status="done"), Finish(run_no=run.no, epoch=2, status="done")]
+    assert store.commit(Batch(appends=rows, finishes=ends)).fenced == {run.no}
+    assert numbers(store, other) == list(range(1, 8)) and numbers(store, run) == []
+    assert append(store, *(row for row in rows if row.run_no == run.no)) == set()
+    assert numbers(store, run) == [*range(1, 8), 50]
+
+
 def test_steps_do_not_wait_for_a_reader(store: PostgresStore) -> None:
     (run,) = create(store, "a")
     with store._reader.lock:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from .plant import Plant
 
-MODULES = ("core", "order", "watch", "disk", "postgres", "waiting")
+MODULES = ("core", "order", "watch", "disk", "postgres", "machines", "waiting")
 
 PLANTED: list[Plant] = [
     each

@@ -50,7 +50,7 @@ PLANTED = [
         "a failed handle is closed before another is open",
         "src/holdfast/store/sqlite.py",
         "            self._failed.append(db)\n",
-        "            _abandon(db)\n            Path(f'{self.path}-unsynced').unlink(missing_ok=True)\n",
+        "            abandon(db)\n            Path(f'{self.path}-unsynced').unlink(missing_ok=True)\n",
         [_STORE + "test_a_commit_after_a_failed_sync_writes_its_pages_again"],
     ),
     Plant(

@@ -1,1 +1,1 @@
-"""Disks that fail, power that is cut, processes that are killed: ``python -m tests.torture``."""
+"""Disks, power, processes, machines, servers and networks that fail: ``python -m tests.torture``."""

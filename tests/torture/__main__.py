@@ -7,9 +7,10 @@ import itertools
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import chain, cuts, kills, memory
+from . import chain, cuts, grounds, kills, machines, memory, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -48,6 +49,24 @@ def of_kills(seed: int, until: float) -> Findings:
         return campaign.run((kills.of_seed(number) for number in _numbers(seed)), until)
 
 
+def of_machines(seed: int, until: float) -> Findings:
+    """Machines that share a store: on one server most of all, on one file, and where the primary is lost."""
+    with grounds.grounds() as every, Campaign(machines.TARGET, machines.STORE, jobs=1) as campaign:
+        plain = machines.learn(campaign)
+        turns = itertools.cycle(every[name] for name in ("network", "network", "file", "network", "standby"))
+        findings = campaign.run((machines.of_seed(number, next(turns), plain) for number in _numbers(seed)), until)
+        for ground in every.values():
+            findings.injected += ground.happened
+        return findings
+
+
+def of_zombies(seed: int, until: float) -> Findings:
+    with grounds.one_server() as server:
+        tally = zombies.campaign(server.url, sys.maxsize, seed, until)
+    counted = {"writes by zombies": tally.attempts, "accepted": tally.accepted, "takeovers": tally.takeovers}
+    return Findings(tally.scenes, Counter(counted), tally.wrong, tally.seconds)
+
+
 def _numbers(seed: int) -> Iterator[int]:
     return itertools.count(seed * 1_000_000)
 
@@ -58,6 +77,8 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "cut": (0.15, of_cuts),
     "chain": (0.25, of_chains),
     "kill": (0.2, of_kills),
+    "machines": (0.3, of_machines),
+    "zombies": (0.05, of_zombies),
     "order": (0.1, lambda seed, until: memory.run(seed * 1_000_000, until)),
 }
 
@@ -67,6 +88,10 @@ def replay(name: str) -> Findings:
     part, *rest = name.split()
     if part == "order":
         return memory.run(0, 0.0, only=int(rest[0]))
+    if part == "machines":
+        with grounds.grounds() as every, Campaign(machines.TARGET, machines.STORE, jobs=1) as campaign:
+            plain = machines.learn(campaign)
+            return campaign.run(iter([machines.of_seed(int(rest[1]), every[rest[0]], plain)]))
     with Campaign(
         kills.TARGET if part == "kill" else chain.TARGET, None if part == "kill" else chain.STORE
     ) as campaign:

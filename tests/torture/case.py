@@ -11,10 +11,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from holdfast.testing import ledger
 from holdfast.testing.crash import fast_folder
-from holdfast.testing.driver import Lane, Zygote
+from holdfast.testing.driver import Lane, Together, Zygote
 from holdfast.testing.reference import Reference
 from holdfast.testing.zygote import Program, Reply, Request
 
@@ -76,6 +77,10 @@ class Campaign:
         self.findings.seconds += time.monotonic() - began
         return self.findings
 
+    def drive(self, lane: Lane) -> None:
+        """One lane that is no case."""
+        self._zygote.drive([lane], 1)
+
     def _lane(self, case: Case) -> Lane:
         """What is wrong is told with the case's name, which replays it, and the case's ledger."""
         folder = self.new_folder()
@@ -109,7 +114,7 @@ class Case:
     """``lives(campaign, folder)`` yields the processes and returns what is wrong, in sentences."""
 
     name: str
-    lives: Callable[[Campaign, Path], Generator[Request, Reply, list[str]]]
+    lives: Callable[[Campaign, Path], Generator[Request | Together, Any, list[str]]]
 
     def __str__(self) -> str:
         return self.name

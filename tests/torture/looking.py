@@ -74,9 +74,10 @@ def _lost(
 def problems_of_runs(folder: Path, replies: list[Reply], plain: Reply) -> list[str]:
     """What the crash sweep demands of a killed and resumed run. A process that an error of the store ended is one that
     was answered."""
-    answered = [
-        plain if reply.failed is not None and reply.failed.startswith("StoreError") else reply for reply in replies
-    ]
+    answered = {
+        process: plain if reply.failed is not None and reply.failed.startswith("StoreError") else reply
+        for process, reply in enumerate(replies, 1)
+    }
     store = open_store(folder / DB)
     try:
         return problems_of(store, ledger.read(folder / "ledger.jsonl"), answered, plain)

@@ -8,9 +8,7 @@ replaced, and the same is done again; what may have been committed already is re
 from __future__ import annotations
 
 import hashlib
-import os
-import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -18,7 +16,7 @@ import psycopg
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store import owners, postgres_schema
+from holdfast.store import forking, owners, postgres_schema
 from holdfast.store.owners import run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
@@ -42,6 +40,7 @@ from holdfast.store.protocol import (
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 
 _NEWEST = 2**63 - 1
+PART_MAX_BYTES = 64 * 1024 * 1024  # a statement takes no array above a gigabyte, and neither side should hold many
 TELL_PATIENCE_S = 1.0  # steps wait behind news
 
 
@@ -60,7 +59,7 @@ class PostgresStore:
         self._channel = "holdfast_" + hashlib.sha256(address.schema.encode()).hexdigest()[:16]
         self._listener = Listener(address, self._channel, self._notify)
         self._refusal: StoreError | None = None
-        _stores.add(self)
+        forking.watch(self)
 
     def now_ms(self) -> int:
         return self._clock() if self._clock else int(self._ask("now", {})[0][0])
@@ -80,7 +79,7 @@ class PostgresStore:
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}
         alone = all(finish.parent_no is None for finish in batch.finishes)
-        if alone and one_epoch_each([*batch.appends, *batch.finishes]):
+        if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
                 if self._at_once(self._writer.transaction(db), batch, created):
                     return Committed(created=created)
@@ -129,9 +128,9 @@ class PostgresStore:
         }
         standing = {(run_no, seq): checksum for run_no, seq, checksum in t.ask("standing", places)}
         left = settled(batch, runs, standing)
-        rest = Batch(appends=left.appends, finishes=left.finishes)
-        if run_nos(rest) and not self._at_once(t, rest, {}):
-            raise StoreError(f"{self.url}: rows that were locked changed all the same.")
+        for rest in _in_parts(left.appends, left.finishes):
+            if not self._at_once(t, rest, {}):
+                raise StoreError(f"{self.url}: rows that were locked changed all the same.")
         woken = sorted(finish.parent_no for finish in left.finishes if finish.parent_no is not None)
         for parent_no in woken:
             owners.wake(t, parent_no)
@@ -303,6 +302,14 @@ class PostgresStore:
         self._writer.close()
         self._reader.close()
 
+    def before_fork(self) -> None:
+        """Nothing: a child that uses connections of its own does the parent's no harm."""
+
+    def after_fork_in_parent(self) -> None: ...
+
+    def after_fork_in_child(self) -> None:
+        self.forget()
+
     def forget(self) -> None:
         self._listener.forget()
         self._writer.forget()
@@ -331,6 +338,24 @@ def _recognise(t: Transaction, given: list[RunRow], created: dict[str, RunRow]) 
             created[id] = _as_created(asked[id], no, *times)
 
 
+def _size_bytes(appends: list[Checkpoint]) -> int:
+    return sum(len(row.result or b"") + len(row.delta or b"") for row in appends) if len(appends) > 1 else 0
+
+
+def _in_parts(appends: list[Checkpoint], finishes: list[Finish]) -> Iterator[Batch]:
+    """Batches that are small enough for a statement each, the ends behind all rows."""
+    part, size_bytes = Batch(), 0
+    for row in appends:
+        size_bytes += _size_bytes([row, row]) // 2
+        if part.appends and size_bytes > PART_MAX_BYTES:
+            yield part
+            part, size_bytes = Batch(), _size_bytes([row, row]) // 2
+        part.appends.append(row)
+    part.finishes = finishes
+    if part.appends or finishes:
+        yield part
+
+
 def _rows(appends: list[Checkpoint]) -> list[tuple[Any, ...]]:
     return [astuple(row) for row in appends]
 
@@ -347,16 +372,3 @@ def _holds(t: Transaction, rows: list[RunRow]) -> bool:
     locked = t.ask("lock_runs", {"list": Array("int8", sorted(row.no for row in rows))})
     found = {(row.no, row.owner, row.epoch) for row in map(run_row, locked)}
     return bool(rows) and all((row.no, row.owner, row.epoch) in found for row in rows)
-
-
-# A child has the parent's connections, but not its threads: whatever lock one of them held stays locked there.
-_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

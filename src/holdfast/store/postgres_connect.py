@@ -12,6 +12,10 @@ from holdfast.store.postgres_url import Address
 
 Connection = psycopg.Connection[Any]
 
+# At the head of every transaction. Who is paused in the middle of it, or whose machine is gone, would keep what it
+# locked, and nobody could take its runs over. The server lets go of that in less time than a lease lasts.
+LET_GO = b"SET LOCAL idle_in_transaction_session_timeout = '5s'"
+
 
 def connect(address: Address, libpq: Mapping[str, str]) -> Connection:
     given: dict[str, Any] = {"fallback_application_name": "holdfast", **libpq, "client_encoding": "utf8"}

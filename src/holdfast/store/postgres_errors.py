@@ -18,8 +18,9 @@ class Verdict(Enum):
     FINAL = "trying again is in vain"
 
 
-# Of a server that is going down, coming up, full, or no longer the primary. PgBouncer says 08P01 when its server left.
-_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "25006", "08P01", "26000"})
+# Of a server that is going down, coming up, full, or no longer the primary, or that had given this session up.
+# PgBouncer says 08P01 when its server left.
+_LOST = frozenset({"25P03", "57P01", "57P02", "57P03", "57P05", "53300", "25006", "08P01", "26000"})
 _CONFLICT = frozenset({"40001", "40P01"})
 
 # Refused at once when they are met while connecting, where libpq gives no code but only the server's words.

@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 
 from holdfast.errors import StoreError
 from holdfast.store import postgres_schema
-from holdfast.store.postgres_connect import Connection, connect
+from holdfast.store.postgres_connect import LET_GO, Connection, connect
 from holdfast.store.postgres_errors import Verdict, explain, is_unknown_host, judge
 from holdfast.store.postgres_rows import Statements, rows_of, values
 from holdfast.store.postgres_url import Address
@@ -192,7 +192,7 @@ def park(db: Connection) -> None:
 
 def in_transaction(db: Connection, work: Callable[[], T], done: Callable[[T], object] | None = None) -> T:
     """``done`` is told the result before the transaction is committed."""
-    db.execute(b"BEGIN", prepare=False)
+    db.execute(b"BEGIN; " + LET_GO, prepare=False)
     try:
         result = work()
         if done is not None:

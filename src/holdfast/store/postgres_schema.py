@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from holdfast.errors import StoreError
-from holdfast.store.postgres_connect import Connection, connect
+from holdfast.store.postgres_connect import LET_GO, Connection, connect
 from holdfast.store.postgres_errors import explain
 from holdfast.store.postgres_url import Address
 from holdfast.store.queries import SCHEMA, Migration, read_migrations
@@ -142,6 +142,7 @@ def apply(db: Connection, address: Address, migrations: list[Migration]) -> list
     """Bring the schema to the newest, all or nothing, whoever else tries it now; what was applied."""
     schema = address.schema
     with db.transaction():
+        db.execute(LET_GO, prepare=False)
         db.execute(b"SELECT pg_advisory_xact_lock($1)", (lock_of(schema),))
         # By the catalogue's rows, as they are now: a name is looked up in a cache that another's commit may be behind.
         there = db.execute(b"SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'migration'", (schema,))

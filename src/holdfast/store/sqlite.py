@@ -10,9 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +20,7 @@ from msgspec.structs import astuple, replace
 
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
-from holdfast.store import owners
+from holdfast.store import forking, owners, sqlite_file
 from holdfast.store.owners import run_row
 from holdfast.store.protocol import (
     Batch,
@@ -39,7 +37,7 @@ from holdfast.store.protocol import (
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 from holdfast.store.sqlite_due import due
-from holdfast.store.sqlite_file import explain, newer, open_to_read, open_to_write, schema_number
+from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
 from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk, items, listing, pieces
 
@@ -78,7 +76,7 @@ class SQLiteStore:
         self._opened = 0
         self._pid = 0
         self._start()
-        _stores.add(self)
+        forking.watch(self)
 
     def _start(self) -> None:
         self._writer: apsw.Connection | None = None
@@ -103,12 +101,12 @@ class SQLiteStore:
             return Committed()
         try:
             if batch.creates or batch.finishes or len(rows) > SIZES[-1]:
-                return _in_transaction(db, lambda: self._all_at_once(db, batch))
+                return in_transaction(db, lambda: self._all_at_once(db, batch))
             if one_epoch_each(rows) and _append(db, rows) == len(rows):
                 return Committed()
         except (apsw.ConstraintError, _Unsettled):
             pass
-        return _in_transaction(db, lambda: self._settle(db, batch))
+        return in_transaction(db, lambda: self._settle(db, batch))
 
     def _all_at_once(self, db: apsw.Connection, batch: Batch) -> Committed:
         """The batch as nearly every batch goes; rolled back, to be settled, if the fence has a say in it."""
@@ -155,21 +153,10 @@ class SQLiteStore:
 
     def _finish(self, db: apsw.Connection, finishes: list[Finish]) -> int:
         now = self.now_ms()
-        rows = [
-            (
-                f.run_no,
-                f.epoch,
-                f.status,
-                f.result,
-                f.error,
-                end_checksum(f.result, f.error),
-                now,
-                f.due_ms,
-                f.waiting,
-                f.wakes,
-            )
-            for f in finishes
-        ]
+        rows = []
+        for f in finishes:
+            end = (f.status, f.result, f.error, end_checksum(f.result, f.error), now, f.due_ms, f.waiting, f.wakes)
+            rows.append((f.run_no, f.epoch, *end))
         changed = bulk(db, "finish", rows)[0]
         for finish in finishes:
             if finish.parent_no is not None:
@@ -205,7 +192,7 @@ class SQLiteStore:
 
         if not workflows or not self._looked(found):  # whoever only looks keeps no other from writing
             return []
-        return self._write(lambda db: _in_transaction(db, lambda: take(db)))
+        return self._write(lambda db: in_transaction(db, lambda: take(db)))
 
     def owners(self) -> list[str]:
         return [owner for (owner,) in self._ask(TEXTS["owners"], ())]
@@ -220,13 +207,13 @@ class SQLiteStore:
     ) -> set[int]:
         def prolong(db: apsw.Connection) -> set[int]:
             # A process that was running while the tables were changed is told by its heartbeat.
-            if (found := schema_number(db)) > self._schema_number:
-                self._refusal = newer(self.path, found)
+            if (found := sqlite_file.schema_number(db)) > self._schema_number:
+                self._refusal = sqlite_file.newer(self.path, found)
                 raise self._refusal
             now = self.now_ms()
             return owners.renew(Transaction(db), now, owner, ttl_ms=ttl_ms, doing=doing, waiting=waiting)
 
-        return self._write(lambda db: _in_transaction(db, lambda: prolong(db)))
+        return self._write(lambda db: in_transaction(db, lambda: prolong(db)))
 
     def cancel(self, id: str) -> RunRow | None:
         return self._transact(lambda t: owners.cancel(t, self.now_ms(), id))
@@ -316,7 +303,7 @@ class SQLiteStore:
                 told = self._explained(error)
                 failed, self._teller = self._teller, None
                 if failed is not None:
-                    _abandon(failed)
+                    abandon(failed)
                 if isinstance(error, (apsw.BusyError, apsw.LockedError)):
                     raise StoreError(f"{self.path} was locked by another process for {TELL_BUSY_MS} ms") from error
                 raise told from error
@@ -347,15 +334,15 @@ class SQLiteStore:
                 raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
-        return self._write(lambda db: _in_transaction(db, lambda: work(Transaction(db))))
+        return self._write(lambda db: in_transaction(db, lambda: work(Transaction(db))))
 
     def _open_writer(self) -> apsw.Connection:
         self._note_process()
         self._writer = db = open_to_write(self.path, verify=not self._verified, vfs=self._vfs)
         self._verified = True
-        self._schema_number = schema_number(db)
+        self._schema_number = sqlite_file.schema_number(db)
         while self._failed:
-            _abandon(self._failed.pop())
+            abandon(self._failed.pop())
         return db
 
     def _give_up_writer(self) -> None:
@@ -369,7 +356,7 @@ class SQLiteStore:
         if db is None:
             return
         if db.in_transaction:
-            _abandon(db)
+            abandon(db)
         else:
             self._failed.append(db)
 
@@ -390,7 +377,7 @@ class SQLiteStore:
                 told = self._explained(error)
                 failed, self._reader = self._reader, None
                 if failed is not None:
-                    _abandon(failed)
+                    abandon(failed)
                 raise told from error
 
     def _explained(self, error: Exception) -> StoreError:
@@ -427,8 +414,24 @@ class SQLiteStore:
             if db is not None:
                 db.close()
         while self._failed:
-            _abandon(self._failed.pop())
+            abandon(self._failed.pop())
         self._reader = self._teller = self._writer = None
+
+    # SQLite keeps one list of open files and locks for the whole process. A child inherits the list, but not the
+    # locks: a connection it opened beside inherited ones would hold none, the parent would take itself for the
+    # last, and delete the log with the child's commits in it (tests/store/test_sqlite_processes.py). So no
+    # connection is open in the moment of a fork; both sides open theirs again when they need one.
+    def before_fork(self) -> None:
+        self._write_lock.acquire()
+        self._read_lock.acquire()
+        self._close()
+
+    def after_fork_in_parent(self) -> None:
+        self._read_lock.release()
+        self._write_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._start()
 
     def forget(self) -> None:
         inherited = [db for db in (self._reader, self._teller, self._writer, *self._failed) if db is not None]
@@ -442,61 +445,5 @@ class _Unsettled(Exception):
     """Rolls a batch back that did not go through as a whole."""
 
 
-def _in_transaction(db: apsw.Connection, work: Callable[[], T]) -> T:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        result = work()
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            with suppress(apsw.Error):
-                db.execute("ROLLBACK")
-        raise
-    return result
-
-
-def _abandon(db: apsw.Connection) -> None:
-    """Close a connection that failed, without the checkpoint that closing the last one would try."""
-    with suppress(apsw.Error):
-        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    db.close(True)
-
-
 def _append(db: apsw.Connection, rows: list[Checkpoint]) -> int:
     return bulk(db, "append", [astuple(row) for row in rows])[0]
-
-
-# SQLite keeps one list of open files and locks for the whole process. A child inherits the list, but not the
-# locks: a connection it opened beside inherited ones would hold none, the parent would take itself for the
-# last, and delete the log with the child's commits in it (tests/store/test_sqlite_processes.py). So no
-# connection is open in the moment of a fork; both sides open theirs again when they need one.
-_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-_held: list[SQLiteStore] = []
-
-
-def _before_fork() -> None:
-    for store in list(_stores):
-        store._write_lock.acquire()
-        store._read_lock.acquire()
-        _held.append(store)
-        store._close()
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        store = _held.pop()
-        store._read_lock.release()
-        store._write_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    while _held:
-        _held.pop()._start()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import apsw
 
 from holdfast.errors import StoreError
 from holdfast.store.queries import Migration, read_migrations
+
+T = TypeVar("T")
 
 BUSY_MS = 30_000
 # "HFST" in the file's header: what tells our files from other applications' databases.
@@ -264,3 +268,23 @@ def _advice(path: str, error: Exception) -> str:
             return "does not have the tables holdfast made: another program changed it."
         case _:
             return "refused what was asked of it."
+
+
+def in_transaction(db: apsw.Connection, work: Callable[[], T]) -> T:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with suppress(apsw.Error):
+                db.execute("ROLLBACK")
+        raise
+    return result
+
+
+def abandon(db: apsw.Connection) -> None:
+    """Close a connection that failed, without the checkpoint that closing the last one would try."""
+    with suppress(apsw.Error):
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    db.close(True)

@@ -250,7 +250,7 @@ class _Sweeping:
         events = ledger.read(folder / "ledger.jsonl")
         store = open_in(folder, self.factory)
         try:
-            problems = problems_of(store, events, replies, self.plain)
+            problems = problems_of(store, events, dict(enumerate(replies, 1)), self.plain)
         finally:
             store.close()
         if not point:

@@ -8,16 +8,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
 from .zygote import ENVIRONMENT, Program, Reply, Request
 
-Lane = Generator[Request, Reply, None]
+Lane = Generator["Request | Together", Any, None]
 """What is done in a folder, one process after the other: yields the request for each, and is sent its reply."""
+
+
+@dataclass
+class Together:
+    """Lanes side by side, which the lane that yields it waits for."""
+
+    lanes: Sequence[Lane]
+
 
 _START_S = 120.0  # the user's module may import much
 
@@ -30,6 +40,7 @@ class Zygote:
         self._log = folder / "zygote.log"
         self._lines = bytearray()
         self._under_way: dict[int, tuple[Request, float]] = {}
+        self._awaited: dict[Lane, Lane] = {}  # by a lane side by side with others: who waits for them
 
     def __enter__(self) -> Zygote:
         reader, writer = os.pipe()
@@ -87,12 +98,20 @@ class Zygote:
 
     def _step(self, lane: Lane, reply: Reply | None, active: dict[int, Lane]) -> None:
         try:
-            request = next(lane) if reply is None else lane.send(reply)
+            asked = lane.send(reply)
         except StopIteration:
+            waiting = self._awaited.pop(lane, None)
+            if waiting is not None and waiting not in self._awaited.values():
+                self._step(waiting, None, active)
             return
-        active[request.id] = lane
-        self._under_way[request.id] = (request, time.monotonic() + self._program.timeout)
-        self._send(msgspec.json.encode(request))
+        if isinstance(asked, Together):
+            self._awaited.update((each, lane) for each in asked.lanes)
+            for each in asked.lanes:
+                self._step(each, None, active)
+            return
+        active[asked.id] = lane
+        self._under_way[asked.id] = (asked, time.monotonic() + self._program.timeout)
+        self._send(msgspec.json.encode(asked))
 
     def _receive(self) -> Reply:
         deadline = min(until for _, until in self._under_way.values())

@@ -22,8 +22,8 @@ from holdfast.store import Batch, Checkpoint, Committed
 
 class Event(msgspec.Struct, omit_defaults=True):
     """``what``: "began" (the body of a step), "acked" (its outcome reached the workflow), "committed" (a row; the store
-    said so), "finishing" (a run's end or handing back is sent to the store), "finished" (the store said so), "killed"
-    (this process)."""
+    said so), "finishing" (a run's end or handing back is sent to the store), "finished" (the store said so), "loaded"
+    (a run was claimed and had so many rows), "stopped" and "killed" (this process)."""
 
     process: int
     what: str
@@ -38,10 +38,10 @@ class Event(msgspec.Struct, omit_defaults=True):
 class Ledger:
     def __init__(self, path: Path, process: int) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._process = process
+        self.process = process
 
     def write(self, what: str, **more: Any) -> None:
-        os.write(self._fd, msgspec.json.encode(Event(self._process, what, **more)) + b"\n")
+        os.write(self._fd, msgspec.json.encode(Event(self.process, what, **more)) + b"\n")
 
     def close(self) -> None:
         os.close(self._fd)

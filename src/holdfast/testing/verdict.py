@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from itertools import pairwise
 
 from holdfast import codec
@@ -13,15 +14,23 @@ from .ledger import Event, place_of
 from .zygote import Reply
 
 
-def problems_of(store: Store, events: list[Event], replies: list[Reply], plain: Reply) -> list[str]:
-    """What is wrong, in sentences; empty if all is well. ``plain`` is how a run ended that nobody killed."""
-    problems = _of_outcomes(events, replies, plain)
+def problems_of(store: Store, events: list[Event], replies: Mapping[int, Reply], plain: Reply) -> list[str]:
+    """What is wrong, in sentences; empty if all is well. ``replies`` are those of the processes by their numbers,
+    ``plain`` is how a run ended that nobody killed."""
+    return [*_of_outcomes(events, replies, plain), *problems_of_history(store, events)]
+
+
+def problems_of_history(store: Store, events: list[Event]) -> list[str]:
+    """What is wrong with the runs in the store, all of them ended, by what their processes wrote down meanwhile: one
+    epoch at a time, no gap, all there that was acknowledged, nothing of it executed again."""
+    problems: list[str] = []
     runs = store.runs(status=None, workflow=None, limit=1_000_000, after=None)
     for run in reversed(runs):
         mine = [event for event in events if event.run_no == run.no]
         rows = store.load(run.no)
         claims = store.claims(run.no)
-        found = [*_of_rows(rows), *_of_epochs(run, rows, claims, mine), *_of_acknowledged(rows, mine)]
+        found = [*_of_rows(rows), *_of_epochs(run, rows, claims, mine), *_of_takeovers(rows, mine)]
+        found += _of_acknowledged(rows, mine)
         found += _of_executions(rows, mine, _retried(rows, run, mine))
         problems += [f"run {run.id!r}: {each}" for each in found]
     known = {run.no for run in runs}
@@ -29,10 +38,10 @@ def problems_of(store: Store, events: list[Event], replies: list[Reply], plain: 
     return problems + [f"run number {no} was acknowledged and is not in the store" for no in sorted(lost)]
 
 
-def _of_outcomes(events: list[Event], replies: list[Reply], plain: Reply) -> list[str]:
+def _of_outcomes(events: list[Event], replies: Mapping[int, Reply], plain: Reply) -> list[str]:
     problems = []
     meant = {event.process for event in events if event.what == "killed"}
-    for process, reply in enumerate(replies, 1):
+    for process, reply in replies.items():
         if reply.killed and process in meant:
             continue
         if reply.status != 0:
@@ -83,6 +92,21 @@ def _of_epochs(run: RunRow, rows: list[Checkpoint], claims: list[Claim], events:
     unsure = {event.epoch for event in events if event.what == "finishing"}.intersection(died)
     if not len(died) - len(unsure) <= run.deaths <= len(died):
         problems.append(f"{len(died)} owners of it were killed, it counts {run.deaths} deaths")
+    return problems
+
+
+def _of_takeovers(rows: list[Checkpoint], events: list[Event]) -> list[str]:
+    """Who takes a run over reads its rows once; whatever an owner before it writes later is a zombie's."""
+    problems = []
+    for event in events:
+        late = (
+            [row for row in rows if row.epoch < event.epoch and row.seq > event.seq] if event.what == "loaded" else []
+        )
+        for row in late:
+            problems.append(
+                f"{place_of(row)} (seq {row.seq}) was written under epoch {row.epoch}, after process {event.process} "
+                f"had claimed epoch {event.epoch} and found {event.seq} rows"
+            )
     return problems
 
 

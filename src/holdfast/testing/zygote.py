@@ -31,7 +31,7 @@ import msgspec
 from holdfast import admission, codec
 from holdfast.app import Holdfast
 from holdfast.definition import Definition
-from holdfast.store import Batch, Committed, Store, open_store
+from holdfast.store import Batch, Committed, Store, Taken, open_store
 from holdfast.workflow import Call
 
 from .ledger import Ledger, Observed
@@ -66,13 +66,16 @@ class Crash(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct):
-    """``kill_after_ms``: killed at that age, wherever it is. ``loop``: "asyncio" or "uvloop"."""
+    """``kill_after_ms``: killed at that age, wherever it is. ``stop_after_ms``: stopped at that age, for ``stop_ms``.
+    ``loop``: "asyncio" or "uvloop"."""
 
     id: int
     folder: str
     process: int
     crash: Crash | None = None
     kill_after_ms: float | None = None
+    stop_after_ms: float | None = None
+    stop_ms: float = 0.0
     loop: str = "asyncio"
 
 
@@ -99,6 +102,7 @@ class CrashingStore:
         self._ledger = ledger
         self._crash = crash
         self._lock = threading.Lock()
+        self._claimed: dict[int, int] = {}  # by the number of a run that is not loaded yet: the epoch
         self.calls: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -113,12 +117,22 @@ class CrashingStore:
             if name == "commit":
                 self._ledger.write_finishing(cast("Batch", args[0]))
             result = found(*args, **kwargs)
-            if name == "commit":
-                self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
+            self._note(name, args, result)
             self._maybe_die(name, n, "after")
             return result
 
         return counted
+
+    def _note(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """What the store answered, before anyone here can act on it."""
+        if name == "commit":
+            self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
+        elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
+            self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
+        elif name == "claim" and result is not None:
+            self._claimed[result.no] = result.epoch
+        elif name == "claim_due":
+            self._claimed.update((taken.row.no, taken.row.epoch) for taken in cast("list[Taken]", result))
 
     def _maybe_die(self, name: str, n: int, side: str) -> None:
         if self._crash == Crash(name, n, side):
@@ -208,19 +222,19 @@ class _Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(0, selectors.EVENT_READ)
         self._children: dict[int, tuple[int, Request, bytearray]] = {}
-        self._kills: dict[int, float] = {}  # by the reader of a child: when it is to be killed
+        self._due: list[tuple[float, int, signal.Signals]] = []  # when, to the child of which reader
         self._lines = bytearray()
 
     def serve(self) -> None:
         while True:
-            due = min(self._kills.values(), default=None)
+            due = min(self._due)[0] if self._due else None
             for key, _ in self._selector.select(None if due is None else max(0.0, due - time.monotonic())):
                 if key.fd != 0:
                     self._hear_child(key.fd)
                 elif not self._hear_parent():
                     return
-            for reader in [reader for reader, due in self._kills.items() if due <= time.monotonic()]:
-                self._kill(reader)
+            while self._due and min(self._due)[0] <= time.monotonic():
+                self._signal(min(self._due))
 
     def _hear_parent(self) -> bool:
         data = os.read(0, 65536)
@@ -239,17 +253,27 @@ class _Server:
         os.close(writer)
         self._children[reader] = (pid, request, bytearray())
         self._selector.register(reader, selectors.EVENT_READ)
+        now = time.monotonic()
         if request.kill_after_ms is not None:
-            self._kills[reader] = time.monotonic() + request.kill_after_ms / 1000
+            self._due.append((now + request.kill_after_ms / 1000, reader, signal.SIGKILL))
+        if request.stop_after_ms is not None:
+            stop = now + request.stop_after_ms / 1000
+            self._due += [(stop, reader, signal.SIGSTOP), (stop + request.stop_ms / 1000, reader, signal.SIGCONT)]
 
-    def _kill(self, reader: int) -> None:
+    def _signal(self, due: tuple[float, int, signal.Signals]) -> None:
         """The child is not reaped before its pipe ends, so its PID is still its own."""
-        del self._kills[reader]
+        self._due.remove(due)
+        _, reader, what = due
         pid, request, _ = self._children[reader]
-        os.kill(pid, signal.SIGKILL)
-        ledger = Ledger(Path(request.folder) / "ledger.jsonl", request.process)
-        ledger.write("killed", status=f"after {request.kill_after_ms} ms")
-        ledger.close()
+        os.kill(pid, what)
+        told = {
+            signal.SIGKILL: ("killed", f"after {request.kill_after_ms} ms"),
+            signal.SIGSTOP: ("stopped", f"after {request.stop_after_ms} ms, for {request.stop_ms} ms"),
+        }
+        if what in told:
+            ledger = Ledger(Path(request.folder) / "ledger.jsonl", request.process)
+            ledger.write(told[what][0], status=told[what][1])
+            ledger.close()
 
     def _in_child(self, request: Request, writer: int) -> None:
         try:
@@ -285,7 +309,7 @@ class _Server:
         self._selector.unregister(fd)
         os.close(fd)
         del self._children[fd]
-        self._kills.pop(fd, None)
+        self._due = [each for each in self._due if each[1] != fd]
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         reply = msgspec.json.decode(told, type=Reply) if code == 0 else Reply(request.id)
         reply.killed, reply.status = code == -signal.SIGKILL, code

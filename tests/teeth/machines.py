@@ -1,0 +1,76 @@
+"""Planted bugs in what is done when machines, servers and the network between them fail."""
+
+from __future__ import annotations
+
+from .plant import Plant
+
+_LOST = "tests/faults/test_lost_answers.py::"
+_SERVERS = "tests/faults/test_servers_lost.py::"
+_CLOCKS = "tests/faults/test_clocks.py::"
+_ZOMBIES = "tests/faults/test_zombies.py::"
+
+PLANTED = [
+    Plant(
+        "zombies write to a server whose fence is open",
+        "src/holdfast/store/queries.sql",
+        "JOIN locked AS r ON r.no = v.column1 AND r.epoch = v.column3",
+        "JOIN locked AS r ON r.no = v.column1",
+        [_ZOMBIES + "test_no_zombie_writes_to_a_server"],
+    ),
+    Plant(
+        "zombies write to a file whose fence is open",
+        "src/holdfast/store/queries.sql",
+        "WHERE r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL",
+        "WHERE r.no = v.column1 AND r.owner IS NOT NULL",
+        [_ZOMBIES + "test_no_zombie_writes_to_a_file"],
+    ),
+    Plant(
+        "what is sent again is not fenced",
+        "src/holdfast/store/settling.py",
+        "if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:",
+        "if run is None:",
+        [_LOST + "test_what_another_owner_wrote_is_not_taken_for_ones_own"],
+    ),
+    Plant(
+        "what is sent again is not compared with what stands",
+        "src/holdfast/store/settling.py",
+        "        if stands is None:\n            fresh[row.seq] = row\n",
+        "        if True:\n            fresh[row.seq] = row\n",
+        [_LOST + "test_what_nobody_touched_is_written_once"],
+    ),
+    Plant(
+        "what was lost on the way is taken for written",
+        "src/holdfast/store/postgres.py",
+        "again=lambda db: self._settle(db, batch, sent_before=True),",
+        "again=lambda db: Committed(),",
+        [_LOST + "test_a_run_does_not_notice"],
+    ),
+    Plant(
+        "a transaction that nobody goes on with is kept open",
+        "src/holdfast/store/postgres_connect.py",
+        "SET LOCAL idle_in_transaction_session_timeout = '5s'",
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
+        [_LOST + "test_who_is_paused_in_a_transaction_does_not_keep_a_run"],
+    ),
+    Plant(
+        "who is paused while it makes the tables keeps the lock",
+        "src/holdfast/store/postgres_schema.py",
+        "        db.execute(LET_GO, prepare=False)\n",
+        "",
+        [_LOST + "test_who_is_paused_while_it_makes_the_tables_does_not_keep_others_from_it"],
+    ),
+    Plant(
+        "leases are compared by this machine's clock",
+        "src/holdfast/store/postgres.py",
+        'return self._clock() if self._clock else int(self._ask("now", {})[0][0])',
+        "return int(__import__('time').time() * 1000)",
+        [_CLOCKS + "test_who_lives_is_not_taken_over_by_a_clock_that_is_ahead"],
+    ),
+    Plant(
+        "a commit does not wait for the server's disk",
+        "src/holdfast/store/postgres_connect.py",
+        '"fallback_application_name": "holdfast", ',
+        '"fallback_application_name": "holdfast", "options": "-c synchronous_commit=off", ',
+        [_SERVERS + "test_a_server_crashes_in_the_middle_of_a_batch_and_comes_back"],
+    ),
+]
