@@ -497,7 +497,10 @@ def test_where_nothing_can_be_sent(hf: Holdfast) -> None:
     async def program() -> None:
         with pytest.raises(NotFound, match="there is no run 'nobody' to send to"):
             await hf.send("nobody", "x", 1)
-        await hf.run(agent(0), id="done")
+        await hf.start(agent(1), id="done")
+        await hf.send("done", "message", "x", key="k")
+        await hf.run(agent(1), id="done")
+        await hf.send("done", "message", "x", key="k")  # whoever was not answered sends again, and it was sent
         with pytest.raises(
             HoldfastError, match=r"run 'done' is done and takes no more signals. Signal 'x' was not sent"
         ):

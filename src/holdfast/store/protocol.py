@@ -299,9 +299,10 @@ class Store(Protocol):
         at_once: int | None,
     ) -> list[Taken]:
         """Claim at most ``limit`` runs of ``queue`` that a worker may take, those of ``workflows`` only: whose time has
-        come, and whose owner is among the ``dead`` or let its lease lapse. Higher priority first, then older. No more
-        than ``at_once`` runs of the queue have a living owner then, over all workers. Two that ask at once never get
-        the same run, and neither waits for the other longer than a transaction lasts."""
+        come, whose owner is among the ``dead``, and whose owner, another than who asks, let its lease lapse. Higher
+        priority first, then older. No more than ``at_once`` runs of the queue have a living owner then, over all
+        workers. Two that ask at once never get the same run, and neither waits for the other longer than a transaction
+        lasts."""
         ...
 
     def owners(self) -> list[str]:

@@ -183,7 +183,7 @@ class SQLiteStore:
     ) -> list[Taken]:
         def found(db: apsw.Connection) -> dict[int, str | None]:
             now, names = self.now_ms(), sorted(workflows)
-            return due(db, now, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
+            return due(db, now, owner=owner, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
 
         def take(db: apsw.Connection) -> list[Taken]:
             t = Transaction(db)
