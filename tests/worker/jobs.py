@@ -41,7 +41,7 @@ async def stage(run: str, n: int) -> int:
     return n
 
 
-@workflow(version="1")
+@workflow(version="1", max_deaths=100)  # its workers are killed for no fault of its own, and for nothing else
 async def staged(run: str, stages: int) -> int:
     return sum([await stage(run, n) for n in range(stages)])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -40,17 +39,13 @@ class Scene:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
-            )
+            )  # in the group of the tests, so that whoever ends those leaves none of these
         self.started.append(process)
         return process
 
     def end_all(self) -> None:
         for process in self.started:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            process.kill()
             process.wait(DEADLINE_S)
         self.store.close()
 
