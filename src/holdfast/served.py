@@ -46,6 +46,7 @@ class Served:
         self.retry_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(failed, 32))
         self.execution: Execution | None = None
         self.waits = 0  # how often it began or ceased to wait
+        self.suspending = False  # it only waits, and is written down as that
         self.leaving = False  # the worker lets go of it: whoever comes may have it at once
         self.passing = False  # it was handed back for something that may pass
 
@@ -73,6 +74,12 @@ class Served:
             error = unfit
         if error is not None:
             await self._settle(error)
+
+    async def suspend(self) -> None:
+        """Write down that it waits, and let go of it, if it still does."""
+        assert self.execution is not None
+        self.suspending = True
+        self.suspending = await self.execution.suspend()
 
     async def leave(self) -> None:
         """Let the steps in flight finish, begin no other, and hand the run back."""
@@ -145,13 +152,13 @@ class Served:
 
     async def _settle(self, error: BaseException) -> None:
         """Let go of the run if it is still ours: whoever ended it properly has written that."""
+        self.passing = isinstance(error, (StoreError, Unloaded)) and not self.suspending
         home, wait_s = self._home, RETRY_FIRST_S
         while True:
             try:
                 row = await home._read(home._store.get, self.row.id)
                 if row is None or (row.owner, row.epoch) != (home.owner, self.row.epoch):
                     return
-                self.passing = isinstance(error, (StoreError, Unloaded))
                 finish = await self._finish(error, row.error)
                 await home._journal.committed(finish, asyncio.get_running_loop())
                 return
