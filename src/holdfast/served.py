@@ -148,13 +148,13 @@ class Served:
 
     async def _settle(self, error: BaseException) -> None:
         """Let go of the run if it is still ours: whoever ended it properly has written that."""
-        self.passing = isinstance(error, (StoreError, Unloaded))
         home, wait_s = self._home, RETRY_FIRST_S
         while True:
             try:
                 row = await home._read(home._store.get, self.row.id)
                 if row is None or (row.owner, row.epoch) != (home.owner, self.row.epoch):
                     return
+                self.passing = isinstance(error, (StoreError, Unloaded))
                 finish = await self._finish(error, row.error)
                 await home._journal.committed(finish, asyncio.get_running_loop())
                 return
