@@ -109,7 +109,7 @@ class Worker:
                 _log.warning("worker: the store does not answer, asking again in %.1f s: %s", away_s, error)
                 await self._pause(away_s * random.uniform(0.5, 1.0))
             else:
-                if away_s:
+                if away_s and not self._ending.is_set():  # then nobody asked
                     _log.warning("worker: the store answers again")
                 away_s = 0.0
 

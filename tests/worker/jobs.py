@@ -141,3 +141,19 @@ async def sure_but_deadly(run: str, stages: int) -> int:
 async def leaves(run: str) -> None:
     await stage(run, 0)
     sys.exit(7)
+
+
+@workflow(version="1")
+async def interrupts(run: str) -> None:
+    await stage(run, 0)
+    raise KeyboardInterrupt
+
+
+@workflow(version="1")
+async def tidies(run: str) -> int:
+    """Its cleanup takes a while."""
+    try:
+        return await stage(run, 0)
+    finally:
+        await asyncio.sleep(0.3)
+        note(f"tidied {run}")

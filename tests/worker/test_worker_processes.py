@@ -189,6 +189,16 @@ def test_when_the_grace_period_ends_what_is_left_is_cut_off(scene: Scene, jobs: 
     assert "b began run-0 0" in scene.ledger() and scene.row("run-0").deaths == 0
 
 
+def test_what_is_cut_off_may_clean_up(scene: Scene, jobs: Any) -> None:
+    scene.hold(0)
+    scene.submit(("run-0", jobs.tidies("run-0")))
+    worker = scene.worker("a", "--grace", "0.1")
+    scene.has("a began run-0 0")
+    worker.terminate()
+    scene.ends(worker, status=CUT_OFF)
+    assert scene.ledger()[-2:] == ["a cancelled run-0 0", "a tidied run-0"]
+
+
 def test_a_second_signal_ends_it_at_once(scene: Scene, jobs: Any) -> None:
     scene.hold(0, "a")
     scene.submit(("run-0", jobs.staged("run-0", 2)))
@@ -279,9 +289,10 @@ def test_a_run_with_progress_is_not_parked(scene: Scene, jobs: Any) -> None:
     assert scene.row("sure").deaths == 3
 
 
-def test_a_run_that_exits_in_its_own_code_does_not_take_the_worker_along(scene: Scene, jobs: Any) -> None:
+@pytest.mark.parametrize("how", ["leaves", "interrupts"])
+def test_a_run_that_exits_in_its_own_code_does_not_take_the_worker_along(scene: Scene, jobs: Any, how: str) -> None:
     scene.hold(0, "a")
-    scene.submit(("bad", jobs.leaves("bad")), ("good", jobs.staged("good", 2)))
+    scene.submit(("bad", getattr(jobs, how)("bad")), ("good", jobs.staged("good", 2)))
     worker = scene.worker("a")
     scene.has("a began bad 0", "a began good 0")
     scene.release(0, "a")

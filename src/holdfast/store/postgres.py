@@ -207,7 +207,7 @@ class PostgresStore:
                 t.ask("notify", {"channel": self._channel})
             return row
 
-        return self._transact(end)
+        return self._transact(end) if is_text(id) else None
 
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
         def put(t: Transaction) -> RunRow | None:

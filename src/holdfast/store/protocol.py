@@ -31,6 +31,11 @@ def is_text(value: str) -> bool:
     return "\0" not in value
 
 
+def as_text(value: str) -> str:
+    """``value``, with escapes where no store could hold it: for names that Python made, and nobody can be refused."""
+    return value if is_text(value) else ascii(value)
+
+
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
     """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
 
