@@ -28,7 +28,7 @@ def look_after(home: Holdfast, wait: Wait) -> None:
         home._lookout(run.loop).watch(wait)
     elif wait.row.kind == "run":
         following = branches.unlabelled_task(run.loop, _follow(home, wait), f"holdfast child {wait.row.key}")
-        wait.stopped = lambda: _end(following)
+        wait.stopped = lambda: None if run.finished else _end(following)  # it is a run of its own, and goes on
 
 
 async def _follow(home: Holdfast, wait: Wait) -> None:
@@ -45,8 +45,9 @@ async def _follow(home: Holdfast, wait: Wait) -> None:
             await asyncio.sleep(_LOOK_AGAIN_S)
     except StoreError as lost:
         run.poison(lost)
-    except HoldfastError as refused:  # a mistake in the program, told where it is made and not recorded as history
-        wait.fail(refused)
+    except HoldfastError as refused:
+        if not home._closing:  # a mistake in the program, told where it is made and not recorded as history
+            wait.fail(refused)
     except Exception as unfit:
         wait.fail(unfit)
 
@@ -55,6 +56,7 @@ async def _advanced(home: Holdfast, wait: Wait) -> bool:
     """Start the child in this process, or resume it; False if it has to be looked at again."""
     run, child = wait.frame.run, wait.child
     execution: Execution = await home._begun(child.call, child.id, child.state, True, parent_no=run.no)
+    execution.claimed.add_done_callback(lambda _: run.loop.call_soon_threadsafe(_stands, wait))
     definition = execution.definition
     try:
         value = await execution.joined()
@@ -86,6 +88,7 @@ async def _leave_to_workers(home: Holdfast, wait: Wait, row: RunRow | None) -> N
         assert row is not None
     refuse_damaged(row)
     refuse_other_work(row, child.call.definition, inputs)
+    wait.is_own = row.parent_no == run.no
     if row.status in ("failed", "parked") and wait.is_fresh:
         await _queue_again(home, row, run.loop)
     elif tell_ended(wait, row):
@@ -100,6 +103,12 @@ async def _queue_again(home: Holdfast, row: RunRow, loop: Any) -> None:
     if claimed is not None:
         finish = Finish(run_no=row.no, epoch=claimed.epoch, status="queued", error=row.error)
         await home._journal.committed(finish, loop)
+
+
+def _stands(wait: Wait) -> None:
+    """Its child is in the store: from here on the run that waits may be let go of."""
+    wait.asked_ms = wait.frame.run.waits.now_ms()
+    wait.frame.run.ask_for_rest()
 
 
 def _end(following: asyncio.Task[None]) -> None:

@@ -65,7 +65,7 @@ class Claiming:
         began = clock.monotonic()
         new = self._new
         created = await self._journal.committed(new, asyncio.get_running_loop())
-        if created is not None and created.seed == new.seed:
+        if created is not None and created.seed == new.seed and created.status != "cancelled":
             return Claimed(created, [], began)
         waited = False
         while True:

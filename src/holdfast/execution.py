@@ -107,10 +107,10 @@ class Execution:
         if driver is None or driver.done():
             return
         if asyncio.get_running_loop() is self.loop:
-            driver.cancel()
+            _cancel_once(driver)
             await asyncio.wait({driver})
         else:
-            self.loop.call_soon_threadsafe(driver.cancel)
+            self.loop.call_soon_threadsafe(_cancel_once, driver)
             await self.outcome.over()
 
     async def _drive(self) -> None:
@@ -182,6 +182,7 @@ class Execution:
             branches.live_runs.pop(id(run), None)
             run.finished = True
             run.cancel_calls()
+            run.waits.end()
             lookout.forget(run)
 
     # -- waiting -------------------------------------------------------------------------------------------
@@ -221,7 +222,8 @@ class Execution:
             error=self._failure.encode() if self._failure is not None else None,
             due_ms=run.waits.due_ms,
             waiting=run.waits.described(),
-            wakes=run.waits.wakes,
+            # Where no worker is, its children are advanced here, and that one has ended may be on its way to it.
+            wakes=run.waits.wakes if self.home._serving else 0,
         )
         return True
 
@@ -353,6 +355,7 @@ class Execution:
                     "parked",
                     Failure.of_run(error, cancelled=set(), ignored=run.ignored).encode(),
                 )
+                finish.parent_no = self.parent_no
             await self._committed(finish)
             raise error
         finish = Finish(run_no=run.no, epoch=run.epoch, status="done", parent_no=self.parent_no)
@@ -431,3 +434,9 @@ class Execution:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed
             pass
+
+
+def _cancel_once(driver: asyncio.Task[None]) -> None:
+    """A second cancellation would take from the program the time to unwind that the first has given it."""
+    if not driver.cancelling():
+        driver.cancel()

@@ -14,6 +14,7 @@ from . import branches
 from .admission import was_cancelled
 from .errors import HoldfastError, StoreError
 from .failure import Failure
+from .records import refuse_damaged
 from .run import LiveRun
 from .store import RunRow, Signal, Store
 from .waits import Wait
@@ -39,6 +40,8 @@ class Lookout:
     def watch(self, wait: Wait) -> None:
         """Until it is over, or ``stopped``."""
         run = wait.frame.run
+        if wait.future.done():
+            return
         self._watched.setdefault(run, set()).add(wait)
         wait.stopped = partial(self._unwatch, wait)
         if self._task is None or self._task.done():
@@ -75,10 +78,12 @@ class Lookout:
     async def _look(self, run: LiveRun) -> None:
         waits = run.waits
         asked_ms = waits.now_ms()
-        children = {wait.row.key or "": wait for wait in self._watched.get(run, ()) if wait.row.kind == "run"}
-        fresh = [id for id, wait in children.items() if wait.asked_ms is None]
+        watched = list(self._watched.get(run, ()))  # one that comes while we look has not been looked for
+        runs = [wait for wait in watched if wait.row.kind == "run"]
+        children = {wait.row.key or "" for wait in runs}
+        unsure = {wait.row.key or "" for wait in runs if wait.asked_ms is None or not wait.is_own}
         known_wakes = waits.wakes if run in self._known or waits.wakes == 0 else -1
-        see = partial(_see, self._home._store, run.no, known_wakes, waits.mailbox.last_n, list(children), fresh)
+        see = partial(_see, self._home._store, run.no, known_wakes, waits.mailbox.last_n, children, unsure)
         try:
             wakes, signals, rows = await self._home._read(see)
         except StoreError as error:
@@ -93,8 +98,10 @@ class Lookout:
             return
         self._failed.discard(run)
         self._known.add(run)
-        for id, row in rows.items():
-            tell_ended(children[id], row)
+        for wait in watched:
+            wait.asked_ms = asked_ms
+        for wait in runs:
+            _tell(wait, rows.get(wait.row.key or ""))
         waits.looked(asked_ms, wakes, signals)
 
     async def _work(self) -> None:
@@ -114,16 +121,26 @@ class Lookout:
                 return
             stamp = now
             for run in list(self._watched):
-                if run in self._failed or wakes.get(run.no, 0) > run.waits.wakes:
+                unsure = any(not wait.is_own for wait in self._watched[run])
+                if unsure or run in self._failed or wakes.get(run.no, 0) > run.waits.wakes:
                     self.look(run)
 
 
-def _see(store: Store, no: int, known_wakes: int, after: int, children: list[str], fresh: list[str]) -> _Seen:
+def _see(store: Store, no: int, known_wakes: int, after: int, children: set[str], unsure: set[str]) -> _Seen:
     """In this order: who goes to sleep tells the wakes it has seen, and what comes behind them wakes it again."""
     wakes = store.wakes([no]).get(no, 0)
     moved = wakes != known_wakes
     signals = store.signals(no, after=after) if moved else []
-    return wakes, signals, {id: store.get(id) for id in (children if moved else fresh)}
+    return wakes, signals, {id: store.get(id) for id in (children if moved else unsure)}
+
+
+def _tell(wait: Wait, row: RunRow | None) -> None:
+    try:
+        if row is not None:
+            refuse_damaged(row)
+            tell_ended(wait, row)
+    except HoldfastError as unreadable:
+        wait.fail(unreadable)
 
 
 def tell_ended(wait: Wait, row: RunRow | None) -> bool:

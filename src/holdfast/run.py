@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec, resting
@@ -27,6 +28,7 @@ _CALLS = frozenset({"step", "workflow"})
 _REFUSALS_MAX = 100
 _TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _TOLD_AFTER_MS = 300  # shorter ones are not worth a write
+_REST_AGAIN_S = 0.5
 _PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
@@ -72,6 +74,7 @@ class LiveRun:
         self.waits = Waits(self, row, rows)
         self.delivery.rests = self._rests
         self.waiting_changed: Callable[[], None] | None = None
+        self._asking: asyncio.TimerHandle | None = None  # until it is asked again whether it only waits
         self.executed = 0
         self.recalled = 0
         self.started = clock.monotonic()
@@ -122,7 +125,7 @@ class LiveRun:
         self.delivery.deepen(depth)
 
     def task_ended(self, task: asyncio.Task[Any]) -> None:
-        if self.stop is not None and not task.cancelled():
+        if (self.stop is not None or self.finished) and not task.cancelled():
             task.exception()  # hf.run tells what stopped the run; asyncio need not report it once more
         self.tasks -= 1
         self.members.discard(task)
@@ -146,7 +149,18 @@ class LiveRun:
     def ask_for_rest(self) -> None:
         """Something has changed, and it may be that from now on the run only waits."""
         if self.waits.live and self.stop is None:
-            self.delivery.when_at_rest(lambda: resting.is_waiting(self))
+            self.delivery.when_at_rest(self._is_resting)
+
+    def _is_resting(self) -> bool:
+        found = resting.is_waiting(self)
+        if not found and self._asking is None:
+            # What it does besides (an ``asyncio.sleep``, a thread) may end without any call of ours.
+            self._asking = self.loop.call_later(_REST_AGAIN_S, self._ask_again, context=Context())
+        return found
+
+    def _ask_again(self) -> None:
+        self._asking = None
+        self.ask_for_rest()
 
     def _rests(self, is_resting: bool) -> None:
         self.waits.rests(is_resting)
@@ -246,11 +260,10 @@ class LiveRun:
 
     def cancel_calls(self) -> None:
         """Cancel the tasks that are inside a step; what else the program runs is its own."""
-        current = None
         try:
             current = asyncio.current_task()
         except RuntimeError:
-            pass
+            current = None
         for task in {task for _, task in self.under_way.values()}:
             if task is not current:
                 task.cancel()

@@ -161,6 +161,8 @@ class Served:
             try:
                 row = await home._read(home._store.get, self.row.id)
                 if row is None or (row.owner, row.epoch) != (home.owner, self.row.epoch):
+                    if self.execution is not None and self.execution.is_asleep:
+                        self.passing = False  # that it waits is no trouble
                     return
                 finish = await self._finish(error, row.error)
                 await home._journal.committed(finish, asyncio.get_running_loop())
@@ -178,7 +180,7 @@ class Served:
         finish = Finish(run_no=self.row.no, epoch=self.row.epoch, status="running", error=before)
         if not self.passing:
             self.log.error("parked: %s: %s", type(error).__name__, error)
-            finish.status = "parked"
+            finish.status, finish.parent_no = "parked", self.row.parent_no
             finish.error = Failure(type(error).__name__, str(error), seqs=_tried_anew(before)).encode()
         elif not self.leaving:
             self.log.warning("handed back, to be tried again in %g s: %s", self.retry_s, error)

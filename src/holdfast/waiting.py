@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from . import clock, codec, threads
 from .branches import Frame, current_frame
 from .calls import arrive, cancelled, recalled, recorded, refuse_elsewhere, refuse_second_call
-from .errors import CodecError, NotInRun, StepFailed
+from .errors import CodecError, HoldfastError, NotInRun, StepFailed
 from .expected import Expected
 from .failure import Failure
 from .lazy import LazyCoroutine
@@ -72,6 +72,8 @@ def child_run(home: object, call: Call[T], id: str, state: Mapping[str, Any] | N
     if frame is None or frame.run.home is not home:
         return None
     call.take()
+    if id == frame.run.id:
+        raise HoldfastError(f"run {id!r} would wait for itself. Give the run that it begins an id of its own.")
     inputs = {"workflow": call.definition.name, "inputs": call.inputs()}
     child = Child(call, id, state)
     return WaitCall("run", call.definition.name, frame, key=id, child=child, inputs=inputs)
@@ -218,6 +220,7 @@ class WaitCall(LazyCoroutine[R_co]):
             row.status, row.result = "cancelled", None  # by the workflow's own code: that is history, and stays so
         row.duration_ms = (clock.monotonic() - began) * 1000
         await recorded(self, row, None)
+        run.ask_for_rest()
         if run.observer is not None:
             run.observer("executed", run, row)
         if row.status == "cancelled":

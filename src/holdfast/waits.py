@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .branches import Frame
     from .run import LiveRun
 
+_LOOK_AGAIN_MS = 5000  # at a run that somebody else began, by a run that was let go of
 _TOLD_AFTER_S = 0.3  # shorter waits are not worth a write
 _TOLD_MAX = 20  # waits that are named to those who look from outside
 
@@ -43,6 +44,7 @@ class Wait:
         "frame",
         "future",
         "is_fresh",
+        "is_own",
         "row",
         "signal",
         "stopped",
@@ -60,8 +62,9 @@ class Wait:
         self.begins = row  # the row that says that it waits
         self.timer: clock.Timer | None = None
         self.signal: Signal | None = None  # the one it is to take
-        self.asked_ms: int | None = None  # when it was looked for its signal last
+        self.asked_ms: int | None = None  # when outside was last looked at for it
         self.child: Any = None  # the call that is to be a run of its own
+        self.is_own = True  # such a run's end wakes only the run that began it
         self.error: BaseException | None = None  # how it failed, where it was this process that ran it
         self.stopped: Callable[[], None] | None = None  # ends what was begun for it
 
@@ -172,19 +175,22 @@ class Waits:
         for wait in list(self.live):
             wait.fail(Stop(stop.error))  # one of its own for each task that meets it
 
+    def end(self) -> None:
+        """The run has ended, and none of its tasks will ever hear what it waits for."""
+        for wait in list(self.live):
+            wait.future.cancel()
+
     # -- what outside told ---------------------------------------------------------------------------------
 
     @property
     def is_unlooked(self) -> bool:
-        """Whether the mail of some wait has not been looked for since it began."""
-        return any(wait.row.kind == "signal" and wait.asked_ms is None for wait in self.live)
+        """Whether outside has not been looked at for some wait since it began; its child may not even exist yet."""
+        return any(wait.row.kind != "sleep" and wait.asked_ms is None for wait in self.live)
 
     def looked(self, asked_ms: int, wakes: int, signals: Iterable[Signal]) -> None:
         """Outside was looked at, from ``asked_ms`` on (by ``now_ms``): first the wakes, then the signals."""
         self.wakes = max(self.wakes, wakes)
         self.mailbox.put(signals)
-        for wait in self.live:
-            wait.asked_ms = asked_ms
         self._hand_out()
         for wait in list(self.live):
             if wait.row.kind == "signal" and wait.until_ms is not None and wait.until_ms <= asked_ms:
@@ -216,8 +222,11 @@ class Waits:
 
     @property
     def due_ms(self) -> int:
-        """When the first of them is over by itself."""
-        return min((wait.until_ms for wait in self.live if wait.until_ms is not None), default=NEVER_MS)
+        """When the first of them is over by itself, or has to be looked after: nobody tells of it."""
+        times = [wait.until_ms for wait in self.live if wait.until_ms is not None]
+        if not all(wait.is_own for wait in self.live):
+            times.append(self.now_ms() + _LOOK_AGAIN_MS)
+        return min(times, default=NEVER_MS)
 
     def described(self) -> bytes:
         ordered = sorted(self.live, key=lambda wait: (wait.row.kind != "signal", wait.begins.seq))

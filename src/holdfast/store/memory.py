@@ -92,6 +92,9 @@ class MemoryStore:
         data.numbers[row.id] = row.no
         data.checkpoints[row.no] = {}
         data.claims[row.no] = []
+        parent = data.runs.get(row.parent_no or 0)
+        if parent is not None and parent.status == "cancelled":
+            self._end(row)
         if row.owner is not None:
             data.claims[row.no].append(Claim(run_no=row.no, epoch=row.epoch, owner=row.owner, claimed_ms=now))
         return copy.copy(row)

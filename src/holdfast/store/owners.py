@@ -87,6 +87,16 @@ def cancel(db: Transaction, now: int, id: str) -> RunRow | None:
     return run_of_id(db, id)
 
 
+def cancel_orphans(db: Transaction, now: int, created: dict[str, RunRow]) -> None:
+    """Who is cancelled begins no run any more: one that was on its way comes about as cancelled."""
+    for parent_no in {row.parent_no for row in created.values()} - {None}:
+        found = db.ask("run_of_no", {"no": parent_no})
+        if found and run_row(found[0]).status == "cancelled":
+            for row in [each for each in created.values() if each.parent_no == parent_no]:
+                db.ask("cancel", {"id": row.id, "now_ms": now})
+                created[row.id] = run_of_no(db, row.no)
+
+
 def send(db: Transaction, now: int, id: str, name: str, value: bytes, key: str | None) -> RunRow | None:
     run = run_of_id(db, id)
     if run is None:

@@ -81,7 +81,7 @@ class PostgresStore:
 
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}
-        alone = all(finish.parent_no is None for finish in batch.finishes)
+        alone = not _parents(batch)
         if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
                 if self._at_once(self._steps.transaction(db), batch, created):
@@ -118,13 +118,13 @@ class PostgresStore:
 
     def _settled(self, t: Transaction, batch: Batch, sent_before: bool) -> Committed:
         created: dict[str, RunRow] = {}
+        locked = t.ask("lock_runs", {"list": Array("int8", sorted(_parents(batch).union(run_nos(batch))))})
+        runs = {row.no: row for row in map(run_row, locked)}
         if batch.creates:
             self._at_once(t, Batch(creates=batch.creates), created)
             if sent_before:
                 _recognise(t, batch.creates, created)
-        parents = {finish.parent_no for finish in batch.finishes if finish.parent_no is not None}
-        locked = t.ask("lock_runs", {"list": Array("int8", sorted(parents.union(run_nos(batch))))})
-        runs = {row.no: row for row in map(run_row, locked)}
+            owners.cancel_orphans(t, 0, created)
         places = {
             "run_nos": Array("int8", [r.run_no for r in batch.appends]),
             "seqs": Array("int8", [r.seq for r in batch.appends]),
@@ -324,6 +324,12 @@ class PostgresStore:
         self._listener.forget()
         self._steps.forget()
         self._rest.forget()
+
+
+def _parents(batch: Batch) -> set[int]:
+    """The runs that a batch wakes, and those that must not have been cancelled."""
+    found = [row.parent_no for row in batch.creates] + [finish.parent_no for finish in batch.finishes]
+    return {no for no in found if no is not None}
 
 
 def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:

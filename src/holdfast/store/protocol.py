@@ -110,7 +110,7 @@ class RunRow(msgspec.Struct, kw_only=True):
     seed: bytes  # 16 random bytes that uuid4() and random() derive from
     queue: str = ""  # of sessions; no worker serves it
     priority: int = 0  # higher ones first
-    parent_no: int | None = None  # the run that started this one
+    parent_no: int | None = None  # the run that started this one; were that cancelled, this one would be created so
     status: str = "running"
     result: bytes | None = None
     error: bytes | None = None

@@ -148,6 +148,7 @@ class SQLiteStore:
         for no, id in bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
             created[id] = rows[id]
             created[id].no = no
+        owners.cancel_orphans(Transaction(db), now, created)
         owned = [(r.no, r.epoch, r.owner, now) for r in created.values() if r.owner is not None]
         bulk(db, "record_claims", owned)
         return created

@@ -272,6 +272,16 @@ class Queues:
         }
         assert found(store, "child").epoch == child.epoch + 1 and found(store, "grand").epoch == grand.epoch + 1
 
+    def test_a_child_of_a_cancelled_run_is_cancelled(self, store: Store) -> None:
+        """It was on its way to the store when its parent was cancelled."""
+        (top,) = create(store, "top")
+        store.cancel("top")
+        (child, other), (stranger,) = create(store, "child", "other", parent_no=top.no), create(store, "stranger")
+        for id, row in (("child", child), ("other", other)):
+            assert (row.status, row.owner, row.epoch) == ("cancelled", None, 2)
+            assert found(store, id) == row
+        assert stranger.status == "running"
+
     # -- listening -----------------------------------------------------------------------------------------
 
     def test_who_listens_hears_of_a_new_run(self, make_store: MakeStore) -> None:
