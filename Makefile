@@ -41,7 +41,7 @@ test: $(VENV)/.dev
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses=4 --dist=worksteal $(PYTEST_ARGS)
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture --minutes $(MINUTES)

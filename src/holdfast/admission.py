@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING, Any
 from . import codec
 from .definition import PYTHON, other_version
 from .errors import Cancelled, HoldfastError, Mismatch, VersionMismatch
-from .store import RunRow
+from .store import RunRow, as_text
 
 if TYPE_CHECKING:
     from .definition import Definition
     from .workflow import Call
 
+_ID_MAX = 500  # characters: what an index of PostgreSQL takes, whatever they are
+ID_FORM = f"a non-empty str of at most {_ID_MAX} characters that can be printed on one line"
+
+
+def is_id(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and len(text) <= _ID_MAX
+
 
 def refuse_id(id: object) -> None:
     """Raises ``TypeError`` for what cannot name a run."""
-    if not isinstance(id, str) or not id.strip() or not id.isprintable():
-        raise TypeError(f"id= must be a non-empty str that can be printed on one line, got {id!r}")
+    if not isinstance(id, str) or not is_id(id):
+        raise TypeError(f"id= must be {ID_FORM}, got {id!r:.200}")
 
 
 def new_row(call: Call[Any], inputs: bytes, id: str, state: Mapping[str, Any] | None = None) -> RunRow:
@@ -32,8 +39,8 @@ def new_row(call: Call[Any], inputs: bytes, id: str, state: Mapping[str, Any] | 
         workflow=definition.name,
         version=definition.version,
         python=PYTHON,
-        module=definition.function.__module__,
-        file=definition.code.co_filename,
+        module=as_text(definition.function.__module__),
+        file=as_text(definition.code.co_filename),
         inputs=call.encoded(),
         fingerprint=codec.fingerprint(inputs),
         state=codec.encode(dict(state), codec.Types.none, "the initial state", root="state") if state else None,

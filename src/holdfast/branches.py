@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import HoldfastError, NotInRun
+from .store import as_text
 
 if TYPE_CHECKING:
     from .delivery import MovingThread
@@ -89,7 +90,7 @@ class Frame:
         return self._next_label(coro)
 
     def _next_label(self, coro: Any) -> str:
-        qualname = getattr(coro, "__qualname__", None) or type(coro).__qualname__
+        qualname = as_text(getattr(coro, "__qualname__", None) or type(coro).__qualname__)
         k = self.children.get(qualname, 0)
         self.children[qualname] = k + 1
         return f"{qualname}#{k}"

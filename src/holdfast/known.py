@@ -9,7 +9,7 @@ from typing import Any
 from . import codec
 from .definition import Definition
 from .errors import Mismatch
-from .store import RunRow
+from .store import RunRow, as_text
 from .workflow import Call, Workflow, marked
 
 
@@ -26,7 +26,7 @@ def marked_here() -> list[Workflow]:
 def place_of(workflow: Workflow) -> tuple[str, str]:
     """Its module and file, as its runs record them."""
     definition = workflow._definition
-    return definition.function.__module__, definition.code.co_filename
+    return as_text(definition.function.__module__), as_text(definition.code.co_filename)
 
 
 def workflow_of(row: RunRow) -> Workflow | None:

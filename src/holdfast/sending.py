@@ -29,10 +29,19 @@ async def send(home: Holdfast, id: str, name: str, value: Any, key: str | None) 
         row = await home._read(lambda: home._store.send(id, name, data, key=key))
     if row is None:
         raise NotFound(f"{home.url}: there is no run {id!r} to send to")
+    if row.status in ("done", "cancelled") and await _was_sent(home, row, key):
+        return
     _refuse_ended(row, name)
     live = home._live.get(id)
     if live is not None and live.run is not None:
         live.loop.call_soon_threadsafe(live.run.waits.look)
+
+
+async def _was_sent(home: Holdfast, row: RunRow, key: str | None) -> bool:
+    """Whether a signal with this key is in the mailbox: whoever sends it again need not know that the run has ended."""
+    if key is None:
+        return False
+    return any(signal.key == key for signal in await home._read(home._store.signals, row.no))
 
 
 def _refuse_ended(row: RunRow, name: str) -> None:

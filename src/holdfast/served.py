@@ -46,8 +46,11 @@ class Served:
         self.retry_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(failed, 32))
         self.execution: Execution | None = None
         self.waits = 0  # how often it began or ceased to wait
+        self.suspending = False  # it only waits, and is written down as that
         self.leaving = False  # the worker lets go of it: whoever comes may have it at once
         self.passing = False  # it was handed back for something that may pass
+        self._is_cut_off = False  # the worker ends now, and waits for no store
+        self._is_unloading = False
 
     @property
     def is_waiting(self) -> bool:
@@ -68,11 +71,17 @@ class Served:
             await execution.outcome.over()
             error = execution.outcome.error
         except asyncio.CancelledError:
-            error = Unloaded("the worker ends")
+            error, self._is_cut_off = Unloaded("the worker ends"), True
         except Exception as unfit:
             error = unfit
         if error is not None:
             await self._settle(error)
+
+    async def suspend(self) -> None:
+        """Write down that it waits, and let go of it, if it still does."""
+        assert self.execution is not None
+        self.suspending = True
+        self.suspending = await self.execution.suspend()
 
     async def leave(self) -> None:
         """Let the steps in flight finish, begin no other, and hand the run back."""
@@ -88,11 +97,12 @@ class Served:
             execution.run.drain(quiet.set)
             await quiet.wait()
             await asyncio.sleep(0.05)  # a workflow that has come to its end returns
-        await self.unload()
+        if not self._is_unloading:  # to ask a second time would cut short how the program cleans up
+            await self.unload()
 
     async def unload(self) -> None:
         """Stop it where it is, and hand it back."""
-        self.leaving = True
+        self.leaving = self._is_unloading = True
         if self.execution is not None:
             self.execution.retry_after_ms = 0
             await self.execution.unload()
@@ -145,7 +155,7 @@ class Served:
 
     async def _settle(self, error: BaseException) -> None:
         """Let go of the run if it is still ours: whoever ended it properly has written that."""
-        self.passing = isinstance(error, (StoreError, Unloaded))
+        self.passing = isinstance(error, (StoreError, Unloaded)) and not self.suspending
         home, wait_s = self._home, RETRY_FIRST_S
         while True:
             try:
@@ -161,6 +171,8 @@ class Served:
                 return
             except StoreError as away:
                 self.log.warning("cannot be handed back yet: %s", away)
+                if self._is_cut_off:  # its lease lapses, or is seen to be a dead process's
+                    return
             await clock.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_MAX_S)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 from . import codec, delta, lease
+from .admission import ID_FORM, is_id
 from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
@@ -28,8 +29,8 @@ class Session:
     """
 
     def __init__(self, home: Holdfast, id: str, initial: dict[str, Any]) -> None:
-        if not isinstance(id, str) or not id.strip() or not id.isprintable():
-            raise TypeError(f"a session's id must be a non-empty str that can be printed on one line, got {id!r}")
+        if not isinstance(id, str) or not is_id(id):
+            raise TypeError(f"a session's id must be {ID_FORM}, got {id!r:.200}")
         self._home = home
         self.id = id
         self._log = RunLog(id, "session")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LISTEN_S = 0.5  # so soon a dead owner on this host is noticed
 PACE_S = 0.05  # between two rounds, where the store tells of changes all the time
 SUSPEND_AFTER_S = 1.0  # of waiting
+WAITING_MAX = 4  # times as many as there are slots may wait in memory; whoever comes to a crowd goes at once
 AWAY_FIRST_S, AWAY_MAX_S = 0.5, 15.0
 UNKNOWN_EVERY_S = 30.0  # how often runs are looked for that nobody here knows
 PAGE = 200  # rows looked at at once
@@ -108,7 +109,7 @@ class Worker:
                 _log.warning("worker: the store does not answer, asking again in %.1f s: %s", away_s, error)
                 await self._pause(away_s * random.uniform(0.5, 1.0))
             else:
-                if away_s:
+                if away_s and not self._ending.is_set():  # then nobody asked
                     _log.warning("worker: the store answers again")
                 away_s = 0.0
 
@@ -117,7 +118,11 @@ class Worker:
     @property
     def _free(self) -> int:
         """Slots for runs. One that waits needs none; when it goes on there may be more at work than there are slots."""
-        return self._concurrency - sum(not served.is_waiting for served in self._served.values())
+        return self._concurrency - len(self._served) + self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        return sum(served.is_waiting for served in self._served.values())
 
     async def _round(self) -> None:
         free, names = self._free, known.names()
@@ -216,10 +221,10 @@ class Worker:
 
     async def _suspend(self, served: Served, waits: int) -> None:
         """A run that has waited for a while is written down and let go of."""
-        if not self._ending.is_set():
+        if not self._ending.is_set() and self._waiting <= WAITING_MAX * self._concurrency:
             await self._until(self._ending, SUSPEND_AFTER_S)
-        if served.waits == waits and served.execution is not None and served.is_waiting:
-            await served.execution.suspend()
+        if served.waits == waits and served.is_waiting:
+            await served.suspend()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not in the context of the run that may have asked for it: it would look as if the run's code had made it.

@@ -441,6 +441,33 @@ async def worker_pool() -> str:
 
 
 @zoo
+async def waits_beside_steps() -> str:
+    """Times, a timeout and the steps race; what follows says in which order they came."""
+    order: list[str] = []
+
+    async def asleep(tag: str, seconds: float) -> None:
+        await holdfast.sleep(seconds)
+        order.append(await parse(f"{tag} after {len(order)}"))
+        see(tag, order[-1])
+
+    async def unheard() -> None:
+        try:
+            await holdfast.wait_for("never sent", str, timeout=0.001)
+        except TimeoutError:
+            order.append(await note(f"unheard after {len(order)}"))
+            see("unheard", order[-1])
+
+    async def at_work(tag: str) -> None:
+        order.append(await fetch(tag))
+        see(tag, order[-1])
+        await asleep(f"{tag} asleep", 0)
+
+    times = [asleep("long", 0.003), asleep("short", 0.001), asleep("none", 0)]
+    await asyncio.gather(unheard(), *times, at_work("a"), at_work("b"))
+    return await note(" ".join(order))
+
+
+@zoo
 async def bounded_queue() -> str:
     queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=2)
     done: list[str] = []

@@ -13,6 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 from holdfast.store import Batch, Finish, Store, open_store
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres_schema import number_of
@@ -123,6 +128,30 @@ def test_a_listener_whose_connection_is_lost_listens_again(store: PostgresStore,
     while listener._db is None or listener._db.closed:
         store.listen(5)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(resource is None, reason="there is no such limit")
+def test_a_process_with_many_open_files_listens(store: PostgresStore) -> None:
+    """``select`` takes no descriptor above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    files: list[int] = []
+    try:
+        while not files or files[-1] < 1024:
+            files.append(os.open(os.devnull, os.O_RDONLY))
+        store.forget()  # the pair of sockets is made with it
+        store.listen(0)
+        assert store._listener._db is not None and store._listener._db.fileno() > 1024
+        heard = threading.Thread(target=store.listen, args=(20,))
+        began = time.monotonic()
+        heard.start()
+        queued(store, "a")
+        heard.join(20)
+        assert time.monotonic() - began < 10
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_off_is_off(new_schema: Callable[..., str], postgres_url: str) -> None:

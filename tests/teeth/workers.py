@@ -42,7 +42,7 @@ PLANTED = [
         "a run that waits for its slot is begun",
         "src/holdfast/worker.py",
         "limit=free - len(claimed),",
-        "limit=100,",
+        "limit=free - len(claimed) + 1,",
         [WORKER + "test_no_more_runs_at_once_than_there_are_slots[memory]"],
     ),
     Plant(

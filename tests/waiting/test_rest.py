@@ -400,6 +400,8 @@ def test_its_row_says_what_it_waits_for_and_until_when(fake_clock: FakeClock) ->
         async with Holdfast(MemoryStore()) as hf:
             await hf.start(both(), id="a")
             await begun(hf, "a", 3)
+            await begun(hf, "c")
+            await until(lambda: _rests(hf._live["c"]))  # it is let go of with its parent
             await until(lambda: _rests(hf._live["a"]))
             assert await hf._live["a"].suspend()
             run = await hf.get("a")

@@ -497,7 +497,10 @@ def test_where_nothing_can_be_sent(hf: Holdfast) -> None:
     async def program() -> None:
         with pytest.raises(NotFound, match="there is no run 'nobody' to send to"):
             await hf.send("nobody", "x", 1)
-        await hf.run(agent(0), id="done")
+        await hf.start(agent(1), id="done")
+        await hf.send("done", "message", "x", key="k")
+        await hf.run(agent(1), id="done")
+        await hf.send("done", "message", "x", key="k")  # whoever was not answered sends again, and it was sent
         with pytest.raises(
             HoldfastError, match=r"run 'done' is done and takes no more signals. Signal 'x' was not sent"
         ):
@@ -627,18 +630,18 @@ def test_a_signal_meant_for_a_wait_that_is_cancelled_goes_to_the_next(hf: Holdfa
 
     @workflow(version="1")
     async def fickle() -> str:
-        task = asyncio.create_task(holdfast.wait_for("x", str))  # type: ignore[arg-type]
-        await note("a")
         run = hf._live["a"].run
         assert run is not None
         hand_out = run.waits._hand_out
 
         def and_cancel() -> None:
-            run.waits._hand_out = hand_out  # type: ignore[method-assign]
             hand_out()
-            task.cancel()
+            if any(wait.signal is not None for wait in run.waits.live):
+                run.waits._hand_out = hand_out  # type: ignore[method-assign]
+                task.cancel()
 
         run.waits._hand_out = and_cancel  # type: ignore[method-assign]
+        task = asyncio.create_task(holdfast.wait_for("x", str))  # type: ignore[arg-type]
         try:
             return "lost: " + await task
         except asyncio.CancelledError:

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from holdfast import step, workflow
+from holdfast import step, wait_for, workflow
 
 FOLDER, NAME = Path(os.environ["LEDGER"]), os.environ["NAME"]
 POLL_S = 0.005
@@ -41,7 +41,7 @@ async def stage(run: str, n: int) -> int:
     return n
 
 
-@workflow(version="1")
+@workflow(version="1", max_deaths=100)  # its workers are killed for no fault of its own, and for nothing else
 async def staged(run: str, stages: int) -> int:
     return sum([await stage(run, n) for n in range(stages)])
 
@@ -53,6 +53,20 @@ async def resting(run: str) -> int:
     while held(50):
         await asyncio.sleep(POLL_S)
     return first + await stage(run, 51)
+
+
+@workflow(version="1")
+async def asked(run: str) -> int:
+    """Waits for an answer, beside its second step and after it."""
+    first = await stage(run, 0)
+    answer = asyncio.create_task(wait_for("answer", int))
+    second = await stage(run, 60)
+    return first + second + await answer
+
+
+@workflow(version="1")
+async def waits(run: str) -> int:
+    return await stage(run, 0) + await wait_for("answer", int)
 
 
 @workflow(version="1")
@@ -127,3 +141,19 @@ async def sure_but_deadly(run: str, stages: int) -> int:
 async def leaves(run: str) -> None:
     await stage(run, 0)
     sys.exit(7)
+
+
+@workflow(version="1")
+async def interrupts(run: str) -> None:
+    await stage(run, 0)
+    raise KeyboardInterrupt
+
+
+@workflow(version="1")
+async def tidies(run: str) -> int:
+    """Its cleanup takes a while."""
+    try:
+        return await stage(run, 0)
+    finally:
+        await asyncio.sleep(0.3)
+        note(f"tidied {run}")

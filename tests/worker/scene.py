@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -40,17 +39,13 @@ class Scene:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
-            )
+            )  # in the group of the tests, so that whoever ends those leaves none of these
         self.started.append(process)
         return process
 
     def end_all(self) -> None:
         for process in self.started:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            process.kill()
             process.wait(DEADLINE_S)
         self.store.close()
 
@@ -60,6 +55,14 @@ class Scene:
                 await asyncio.gather(*(hf.submit(call, id=id, **options) for id, call in calls))
 
         asyncio.run(submitted())
+
+    def send(self, name: str, value: Any, *ids: str) -> None:
+        async def sent() -> None:
+            async with Holdfast(self.store) as hf:
+                for id in ids:
+                    await hf.send(id, name, value)
+
+        asyncio.run(sent())
 
     def hold(self, n: int, name: str = "") -> None:
         (self.folder / f"hold-{n}{name and '-'}{name}").touch()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from inside import ended, row_of, serving, until
 
-from holdfast import Holdfast, claiming, served, step, worker, workflow
+from holdfast import Holdfast, body, claiming, served, step, worker, workflow
 from holdfast.errors import StoreError
 from holdfast.store import Batch, Committed, Store, Taken
 from holdfast.store.memory import MemoryStore
@@ -42,6 +43,15 @@ async def leaves() -> None:
     await work("leaves")
     asyncio.current_task().get_loop().call_soon(cancel_all)  # type: ignore[union-attr]
     await asyncio.sleep(3600)
+
+
+@workflow(version="1", name="trouble.stubborn")
+async def stubborn() -> None:
+    with suppress(asyncio.CancelledError):
+        await work("stubborn")
+    while gates:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
 
 
 def cancel_all() -> None:
@@ -105,6 +115,26 @@ def test_it_outlives_a_store_that_is_away(caplog: pytest.LogCaptureFixture) -> N
         assert "answers again" in caplog.text
 
     caplog.set_level(logging.INFO, "holdfast")
+    asyncio.run(main())
+
+
+def test_it_ends_although_the_store_is_away_and_a_run_will_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "UNWIND_S", -0.9)
+    monkeypatch.setattr(body, "UNWIND_S", 0.5)
+
+    async def main() -> None:
+        flaky: Any = Away(MemoryStore())
+        async with Holdfast(flaky) as hf:
+            serving = worker.Worker(hf, [worker.Queue("default")], concurrency=1, grace_s=0)
+            task = asyncio.create_task(serving.serve())
+            await hf.submit(stubborn(), id="a")
+            await until(lambda: executed == ["stubborn"])
+            flaky.away = True
+            serving.drain()
+            assert not await asyncio.wait_for(task, 5)
+            flaky.away = False
+
+    gates["stubborn"] = asyncio.Event()
     asyncio.run(main())
 
 

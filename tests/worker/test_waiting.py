@@ -14,6 +14,7 @@ from inside import STORES, ended, row_of, serving, until, url_of
 import holdfast
 from holdfast import Holdfast, workflow
 from holdfast.store import Store, open_store
+from holdfast.worker import WAITING_MAX, Worker
 
 
 @pytest.fixture(params=STORES)
@@ -94,5 +95,27 @@ def test_cancelling_a_parent_ends_its_children(store: Store) -> None:
             await hf.cancel("p")
             assert await ended(store, "p", "child-0", "child-1") == ["cancelled"] * 3
             await until(lambda: not hf._live)
+
+    asyncio.run(main())
+
+
+def test_a_crowd_that_waits_does_not_stay(store: Store) -> None:
+    """However many runs come to wait, few of them are in memory at once, and nothing is kept of them."""
+
+    async def main() -> None:
+        most = 0
+        async with serving(store, concurrency=2) as hf:
+
+            def count(event: str, run: Any, told: Any) -> None:
+                nonlocal most
+                most = max(most, len(hf._live))
+
+            hf._observer = count
+            ids = [f"r{n}" for n in range(60)]
+            await asyncio.gather(*(hf.submit(twice(0), id=id) for id in ids))
+            await let_go(hf, store, *ids)
+            (worker,) = (each for each in gc.get_objects() if isinstance(each, Worker))
+            assert not worker._failed and not worker._served and not worker._others
+        assert most <= (WAITING_MAX + 2) * 2
 
     asyncio.run(main())

@@ -15,6 +15,7 @@ import msgspec
 from rich.text import Text
 
 from holdfast import codec, lease
+from holdfast.admission import ID_FORM, is_id
 from holdfast.app import Holdfast
 from holdfast.cli.arguments import parse_arguments
 from holdfast.cli.finding import definition_of, workflow_named, workflow_of_run
@@ -48,8 +49,8 @@ class Outcome(msgspec.Struct):
 
 
 def _printable(_: object, option: click.Parameter, id: str) -> str:
-    if not id.strip() or not id.isprintable():
-        raise click.BadParameter(f"{id!r} cannot name a run: give it a text that can be printed on one line.")
+    if not is_id(id):
+        raise click.BadParameter(f"{id!r:.200} cannot name a run: an id is {ID_FORM}.")
     return id
 
 

@@ -179,10 +179,12 @@ def _driven(work: Callable[[], Any]) -> int:
         while True:
             try:
                 return runner.run(joined())
-            except SystemExit as left:  # of a run's own code: asyncio lets it end the loop, and the others go on
-                if working is None or working.done():
+            except (SystemExit, KeyboardInterrupt) as left:
+                # Of a run's own code: asyncio lets it end the loop, and the others go on. (Ctrl-C is a signal that is
+                # handled; where it cannot be, the runner raises it in the place of a cancellation.)
+                if working is None or working.done() or isinstance(left.__context__, asyncio.CancelledError):
                     raise
-                _log.error("worker: a run called sys.exit(%r) in its own code", left.code)
+                _log.error("worker: a run raised %r in its own code", left)
 
 
 def _leave_at_once(code: int) -> None:

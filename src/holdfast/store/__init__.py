@@ -20,6 +20,7 @@ from holdfast.store.protocol import (
     Spent,
     Store,
     Taken,
+    as_text,
     is_text,
 )
 from holdfast.store.urls import parse_url
@@ -38,6 +39,7 @@ __all__ = [
     "Spent",
     "Store",
     "Taken",
+    "as_text",
     "is_text",
     "open_store",
 ]

@@ -201,16 +201,16 @@ class MemoryStore:
             now = self.now_ms()
             served = [row for row in self._data.runs.values() if row.queue == queue]
             if at_once is not None:
-                living = sum(_lost(row, now, dead) == "" for row in served)
+                living = sum(_lost(row, now, dead, owner) == "" for row in served)
                 limit = min(limit, at_once - living)
             found = []
             for row in sorted(served, key=lambda row: (-row.priority, row.no)):
-                due = row.due_ms <= now if row.owner is None else _lost(row, now, dead) != ""
+                due = row.due_ms <= now if row.owner is None else _lost(row, now, dead, owner) != ""
                 if due and row.status in _UNFINISHED and row.workflow in workflows:
                     found.append(copy.copy(row))
             taken = []
             for before in found[: max(limit, 0)]:
-                lost = _lost(before, now, dead)
+                lost = _lost(before, now, dead, owner)
                 claimed = self.claim(before.no, before.epoch, owner=owner, ttl_ms=ttl_ms, lost=lost)
                 assert claimed is not None
                 taken.append(Taken(claimed, before, lost))
@@ -336,11 +336,11 @@ def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
     return parts
 
 
-def _lost(row: RunRow, now: int, dead: Collection[str]) -> str | None:
-    """How its owner was lost, "" if it lives, None if there is none."""
+def _lost(row: RunRow, now: int, dead: Collection[str], asks: str) -> str | None:
+    """How its owner was lost, "" if it lives (as whoever asks does), None if there is none."""
     if row.owner is None:
         return None
-    return "died" if row.owner in dead else "lapsed" if row.lease_until_ms <= now else ""
+    return "died" if row.owner in dead else "lapsed" if row.lease_until_ms <= now and row.owner != asks else ""
 
 
 def _is_forgotten(row: News, epoch: int, forget: int) -> bool:

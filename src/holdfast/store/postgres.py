@@ -168,11 +168,11 @@ class PostgresStore:
             if at_once is not None:
                 # Who counts, counts alone, or two would fill the last place.
                 t.ask("lock_queue", {"number": postgres_schema.number_of(self._address.schema, queue)})
-                ((living,),) = t.ask("living", {"queue": queue, "dead": gone})
+                ((living,),) = t.ask("living", {"queue": queue, "dead": gone, "owner": owner})
                 most = min(limit, at_once - living)
             if most <= 0 or not workflows:
                 return []
-            given = {"queue": queue, "workflows": names, "dead": gone, "limit": most}
+            given = {"queue": queue, "workflows": names, "dead": gone, "limit": most, "owner": owner}
             found = [(run_row(row[:-1]), row[-1]) for row in t.ask("due", given)]
             return owners.claim_all(t, 0, found, owner=owner, ttl_ms=ttl_ms)
 
@@ -207,7 +207,7 @@ class PostgresStore:
                 t.ask("notify", {"channel": self._channel})
             return row
 
-        return self._transact(end)
+        return self._transact(end) if is_text(id) else None
 
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
         def put(t: Transaction) -> RunRow | None:

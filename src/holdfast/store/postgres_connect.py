@@ -25,5 +25,6 @@ def connect(address: Address, libpq: Mapping[str, str]) -> Connection:
     )
     # Ours are few, and to forget one by DEALLOCATE is what PgBouncer does not know how to follow.
     db.prepared_max = None
+    db.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # of psycopg's own BEGIN, whatever the role's default
     adapt(db)
     return db

@@ -191,7 +191,8 @@ def park(db: Connection) -> None:
 
 def in_transaction(db: Connection, work: Callable[[], T], done: Callable[[T], object] | None = None) -> T:
     """``done`` is told the result before the transaction is committed."""
-    db.execute(b"BEGIN; " + LET_GO, prepare=False)
+    # What a role may have set instead would show it, behind a lock it had to wait for, what was true before.
+    db.execute(b"BEGIN ISOLATION LEVEL READ COMMITTED; " + LET_GO, prepare=False)
     try:
         result = work()
         if done is not None:

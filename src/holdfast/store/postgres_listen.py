@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import threading
 import time
@@ -67,15 +67,15 @@ class Listener:
         assert self._db is not None
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._closing:
-            ready, _, _ = select.select([self._db.fileno(), self._ended.fileno()], [], [], left)
-            if self._ended.fileno() in ready:
+            ready = _readable(left, self._db, self._ended)
+            if self._ended in ready:
                 return False
             if ready and any(True for _ in self._db.notifies(timeout=0)):
                 return True
         return False
 
     def _sleep(self, seconds: float) -> None:
-        select.select([self._ended], [], [], seconds)
+        _readable(seconds, self._ended)
 
     def _drop(self) -> None:
         db, self._db = self._db, None
@@ -96,3 +96,11 @@ class Listener:
         for end in (self._ended, self._end):
             end.close()
         self._start()
+
+
+def _readable(seconds: float, *files: Connection | socket.socket) -> list[object]:
+    """Those with something to read, within so long. Not by ``select``, which takes no descriptor above 1023."""
+    with selectors.DefaultSelector() as selector:
+        for each in files:
+            selector.register(each, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(seconds)]

@@ -31,6 +31,11 @@ def is_text(value: str) -> bool:
     return "\0" not in value
 
 
+def as_text(value: str) -> str:
+    """``value``, with escapes where no store could hold it: for names that Python made, and nobody can be refused."""
+    return value if is_text(value) else ascii(value)
+
+
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
     """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
 
@@ -299,9 +304,10 @@ class Store(Protocol):
         at_once: int | None,
     ) -> list[Taken]:
         """Claim at most ``limit`` runs of ``queue`` that a worker may take, those of ``workflows`` only: whose time has
-        come, and whose owner is among the ``dead`` or let its lease lapse. Higher priority first, then older. No more
-        than ``at_once`` runs of the queue have a living owner then, over all workers. Two that ask at once never get
-        the same run, and neither waits for the other longer than a transaction lasts."""
+        come, whose owner is among the ``dead``, and whose owner, another than who asks, let its lease lapse. Higher
+        priority first, then older. No more than ``at_once`` runs of the queue have a living owner then, over all
+        workers. Two that ask at once never get the same run, and neither waits for the other longer than a transaction
+        lasts."""
         ...
 
     def owners(self) -> list[str]:

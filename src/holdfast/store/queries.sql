@@ -205,7 +205,7 @@ FROM (
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS timed
     UNION ALL
     SELECT * FROM (SELECT *, CASE WHEN owner IN (:dead) THEN 'died' ELSE 'lapsed' END FROM holdfast.run
-        WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms OR owner IN (:dead))
+        WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms AND owner <> :owner OR owner IN (:dead))
             AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
 ) AS found
@@ -216,7 +216,7 @@ SELECT CAST(pg_advisory_xact_lock(:number) AS TEXT)
 
 -- name: living/postgres
 SELECT count(*) FROM holdfast.run
-WHERE queue = :queue AND owner IS NOT NULL AND lease_until_ms > :now_ms AND NOT owner IN (:dead)
+WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms > :now_ms OR owner = :owner) AND NOT owner IN (:dead)
 
 -- name: owned
 -- Live runs only: as many rows as there are runs in flight.

@@ -34,6 +34,7 @@ from holdfast.store.protocol import (
     Spent,
     Taken,
     end_checksum,
+    is_text,
 )
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 from holdfast.store.sqlite_due import due
@@ -184,7 +185,7 @@ class SQLiteStore:
     ) -> list[Taken]:
         def found(db: apsw.Connection) -> dict[int, str | None]:
             now, names = self.now_ms(), sorted(workflows)
-            return due(db, now, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
+            return due(db, now, owner=owner, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
 
         def take(db: apsw.Connection) -> list[Taken]:
             t = Transaction(db)
@@ -217,7 +218,7 @@ class SQLiteStore:
         return self._write(lambda db: in_transaction(db, lambda: prolong(db)))
 
     def cancel(self, id: str) -> RunRow | None:
-        return self._transact(lambda t: owners.cancel(t, self.now_ms(), id))
+        return self._transact(lambda t: owners.cancel(t, self.now_ms(), id)) if is_text(id) else None
 
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
         return self._transact(lambda t: owners.send(t, self.now_ms(), id, name, value, key))
@@ -240,7 +241,7 @@ class SQLiteStore:
     # -- reading -------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> RunRow | None:
-        found = self._ask(TEXTS["run_of_id"], {"id": id})
+        found = self._ask(TEXTS["run_of_id"], {"id": id}) if is_text(id) else []
         return run_row(found[0]) if found else None
 
     def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:

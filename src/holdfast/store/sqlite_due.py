@@ -15,6 +15,7 @@ def due(
     db: apsw.Connection,
     now: int,
     *,
+    owner: str,
     queue: str,
     workflows: Sequence[str],
     dead: Collection[str],
@@ -24,9 +25,9 @@ def due(
     """The numbers of the runs that a worker may take, in its order, and how the owner of each was lost."""
     lost: dict[int, str | None] = {}
     living, found = 0, []
-    for no, of, priority, status, workflow, owner, until in db.execute(TEXTS["owned"]):
+    for no, of, priority, status, workflow, other, until in db.execute(TEXTS["owned"]):
         if of == queue:
-            lapsed = "died" if owner in dead else "lapsed" if until <= now else None
+            lapsed = "died" if other in dead else "lapsed" if until <= now and other != owner else None
             living += lapsed is None
             if lapsed is not None and status in _UNFINISHED and workflow in workflows:
                 lost[no] = lapsed

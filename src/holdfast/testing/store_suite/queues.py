@@ -101,6 +101,15 @@ class Queues:
         assert taken[0].before.owner == "died" and claim(store, died) is None and claim(store, lapsed) is None
         assert found(store, "lives") == lives or found(store, "lives").owner == "lives"
 
+    def test_nobody_takes_over_from_himself(self, store: Store, clock: Clock) -> None:
+        """Whoever asks lives: a heartbeat that is late prolongs the lease, unless another was faster."""
+        (run,) = create(store, "a", queue="q", owner="w")
+        clock.now += 40_000
+        assert take(store) == [] and take(store, at_once=1) == []
+        assert store.renew("w", ttl_ms=500) == {run.no}
+        clock.now += 500
+        assert ids(take(store, owner="other")) == ["a"]
+
     def test_no_more_at_once_than_the_limit(self, store: Store, clock: Clock) -> None:
         submit(store, "a", "b", "c", "d")
         submit(store, "else", queue="r")
@@ -110,7 +119,7 @@ class Queues:
         finish(store, found(store, "a"))
         assert ids(take(store, at_once=2, owner="w2")) == ["c"]
         clock.now += 30_000
-        assert ids(take(store, 1, at_once=2, dead=["w2"])) == ["b"], "lost ones are no living owners"
+        assert ids(take(store, 1, owner="w3", at_once=2, dead=["w2"])) == ["b"], "lost ones are no living owners"
 
     def test_many_workers_never_share_a_run(self, make_store: MakeStore) -> None:
         stores = [make_store() for _ in range(4)]
