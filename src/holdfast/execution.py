@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import body, branches, clock, codec, lease
+from . import body, branches, clock, codec, lease, resting
 from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
 from .claiming import Claimed, Claiming
 from .delivery import Stop
@@ -32,6 +32,8 @@ from .store import Checkpoint, Finish, RunRow
 if TYPE_CHECKING:
     from .app import Holdfast
     from .workflow import Call
+
+LEANING_MS = 10_000  # a run that was let go of in a lock, which others may hold, looks again after so long
 
 
 class Unloaded(HoldfastError):
@@ -180,9 +182,7 @@ class Execution:
             return await self._run_body(run)
         finally:
             branches.live_runs.pop(id(run), None)
-            run.finished = True
-            run.cancel_calls()
-            run.waits.end()
+            run.end()
             lookout.forget(run)
 
     # -- waiting -------------------------------------------------------------------------------------------
@@ -215,12 +215,15 @@ class Execution:
     def _falls_asleep(self, run: LiveRun) -> bool:
         if not run.is_waiting:
             return False
+        due_ms = run.waits.due_ms
+        if resting.leans_on_others(run):
+            due_ms = min(due_ms, run.waits.now_ms() + LEANING_MS)
         self._asleep = Finish(
             run_no=run.no,
             epoch=run.epoch,
             status="waiting",
             error=self._failure.encode() if self._failure is not None else None,
-            due_ms=run.waits.due_ms,
+            due_ms=due_ms,
             waiting=run.waits.described(),
             # Where no worker is, its children are advanced here, and that one has ended may be on its way to it.
             wakes=run.waits.wakes if self.home._serving else 0,

@@ -50,6 +50,16 @@ def _is_blocked(task: asyncio.Task[Any], own: set[Any]) -> bool:
     return bool(chain) and _is_by_asyncio(chain[-1], own)
 
 
+def leans_on_others(run: LiveRun) -> bool:
+    """Whether a task of a run that waits is blocked in a lock, queue or event. Whose it is cannot be seen: one that is
+    shared with other runs (a limit on a rate) is let go of by them, and nobody tells a run that was let go of."""
+    for task in run.members:
+        chain = list(_awaited_by(task.get_coro()))
+        if chain and _code_of(chain[-1]) in _SHAREABLE:
+            return True
+    return False
+
+
 def _is_of(future: Any, own: set[Any]) -> bool:
     """Whether only the run itself can bring ``future`` about: a task or wait of it, or a gather of such."""
     if future in own:
@@ -59,7 +69,7 @@ def _is_of(future: Any, own: set[Any]) -> bool:
 
 
 # Where asyncio's own primitives pause for another task: a plain future is all there is to see.
-_PAUSES: frozenset[CodeType] = frozenset(
+_SHAREABLE: frozenset[CodeType] = frozenset(
     function.__code__
     for function in (
         asyncio.Queue.get,
@@ -69,10 +79,10 @@ _PAUSES: frozenset[CodeType] = frozenset(
         asyncio.Event.wait,
         asyncio.Condition.wait,
         asyncio.Semaphore.acquire,
-        asyncio.TaskGroup.__aexit__,
-        getattr(asyncio.TaskGroup, "_aexit", asyncio.TaskGroup.__aexit__),  # from 3.13
     )
 )
+_GROUP = asyncio.TaskGroup.__aexit__
+_PAUSES = _SHAREABLE | {_GROUP.__code__, getattr(asyncio.TaskGroup, "_aexit", _GROUP).__code__}  # _aexit from 3.13
 _WAIT: CodeType = vars(asyncio.tasks)["_wait"].__code__  # what asyncio.wait pauses in
 _WAIT_FOR: CodeType = asyncio.wait_for.__code__
 _COMPLETED = "_wait_for_one"  # of as_completed; its timer is nowhere to be seen

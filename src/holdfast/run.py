@@ -153,7 +153,7 @@ class LiveRun:
 
     def _is_resting(self) -> bool:
         found = resting.is_waiting(self)
-        if not found and self._asking is None:
+        if not found and self._asking is None and not self.finished:
             # What it does besides (an ``asyncio.sleep``, a thread) may end without any call of ours.
             self._asking = self.loop.call_later(_REST_AGAIN_S, self._ask_again, context=Context())
         return found
@@ -257,6 +257,14 @@ class LiveRun:
 
     async def halt(self) -> None:
         await self.loop.create_future()
+
+    def end(self) -> None:
+        """It is over here: what its tasks still do counts for nothing."""
+        self.finished = True
+        if self._asking is not None:
+            self._asking.cancel()  # a timer would keep all of it in memory
+        self.cancel_calls()
+        self.waits.end()
 
     def cancel_calls(self) -> None:
         """Cancel the tasks that are inside a step; what else the program runs is its own."""

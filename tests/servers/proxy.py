@@ -140,7 +140,7 @@ class Proxy:
         """Settle what becomes of a turn."""
         self.turns.append(turn.text)
         for cut in self._cuts:
-            if cut.about in turn.text:
+            if cut.about in turn.text.replace("READ COMMITTED", ""):
                 if cut.turns == 0:
                     self._cuts.remove(cut)
                     turn.cut = cut

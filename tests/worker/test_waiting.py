@@ -12,7 +12,7 @@ import pytest
 from inside import STORES, ended, row_of, serving, until, url_of
 
 import holdfast
-from holdfast import Holdfast, workflow
+from holdfast import Holdfast, execution, workflow
 from holdfast.store import Store, open_store
 from holdfast.worker import WAITING_MAX, Worker
 
@@ -95,6 +95,37 @@ def test_cancelling_a_parent_ends_its_children(store: Store) -> None:
             await hf.cancel("p")
             assert await ended(store, "p", "child-0", "child-1") == ["cancelled"] * 3
             await until(lambda: not hf._live)
+
+    asyncio.run(main())
+
+
+limit: list[asyncio.Semaphore] = []  # that runs share, as one does for the rate of an API
+
+
+@workflow(version="1")
+async def limited() -> str:
+    async def use() -> str:
+        async with limit[0]:
+            return "mine"
+
+    used, waiting = asyncio.create_task(use()), asyncio.create_task(holdfast.wait_for("never", str))
+    got = await used
+    waiting.cancel()
+    return got
+
+
+def test_a_lock_that_runs_share_wakes_who_was_let_go_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tells a run that was let go of that a lock is free; so it looks again by itself."""
+    monkeypatch.setattr(execution, "LEANING_MS", 300)
+
+    async def main() -> None:
+        limit[:] = [asyncio.Semaphore(1)]
+        async with serving(store) as hf:
+            await limit[0].acquire()  # somebody else's, all the time
+            await hf.submit(limited(), id="a")
+            await until(lambda: row_of(store, "a").epoch > 4)
+            limit[0].release()
+            assert await ended(store, "a") == ["done"]
 
     asyncio.run(main())
 
