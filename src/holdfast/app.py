@@ -28,6 +28,7 @@ from .sending import send
 from .session import Session
 from .store import Store, open_store
 from .submitting import submit
+from .unreturned import Unreturned
 from .waiting import WaitCall, child_run
 from .waits import Wait
 from .watching import Pulse, watch
@@ -63,7 +64,6 @@ class Holdfast:
         self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None
-        self._serving = False  # in a worker
         self._heard: Callable[[set[int] | None], None] | None = None  # told of each heartbeat, on the journal's thread
         self._closing = self._closed = False
         self._serving = False  # a worker: what its runs begin as runs of their own waits in the queue
@@ -73,6 +73,7 @@ class Holdfast:
     def _reset(self) -> None:
         self._live: dict[str, Execution] = {}
         self._sessions: dict[int, Session] = {}
+        self._unreturned = Unreturned(self._store)
         self._session_ids: set[str] = set()  # of those that are open, and of those being opened
         self._owner: str | None = None
         self._journal_now: Journal | None = None
@@ -353,6 +354,7 @@ class Holdfast:
             execution.renewed(held, began, deadline)
         for session in list(self._sessions.values()):
             session.renewed(held, began, deadline)
+        self._unreturned.renewed(held)
         if self._heard is not None:
             self._heard(held)
 

@@ -306,6 +306,8 @@ class Execution:
             raise Fenced(f"run {self.id!r} was taken over{by}; what this process did since is not part of it.")
         if isinstance(error, (Cancelled, StoreError)):
             self.log.error("stopped: %s", error)
+            if isinstance(error, StoreError) and not self.home._serving:  # a worker tells the store itself, and when
+                self.home._unreturned.add(await self._handed_back(run))
             raise error
         parked = isinstance(error, (Diverged, CodecError))
         finish = await self._handed_back(run)
@@ -324,6 +326,8 @@ class Execution:
             await self._committed(finish)
         except HoldfastError as lost:
             self.log.warning("its lease could not be handed back: %s", lost)
+            if not self.home._serving:
+                self.home._unreturned.add(finish)
         if isinstance(error, Unloaded):
             raise asyncio.CancelledError
         raise error

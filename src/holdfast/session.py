@@ -155,6 +155,8 @@ class Session:
                         stacklevel=2,
                     )
                 await self._hand_back(row)
+            elif isinstance(self._lost, StoreError):
+                self._home._unreturned.add(_end_of(row))
         finally:
             self._home._sessions.pop(row.no, None)
             self._home._session_ids.discard(self.id)
@@ -167,9 +169,10 @@ class Session:
 
     async def _hand_back(self, row: RunRow) -> None:
         try:
-            await self._committed(Finish(run_no=row.no, epoch=row.epoch, status="waiting"))
+            await self._committed(_end_of(row))
         except HoldfastError as lost:
             self._log.warning("its lease could not be handed back: %s", lost)
+            self._home._unreturned.add(_end_of(row))
 
     async def unload(self) -> None:
         """The ``Holdfast`` is being closed: hand the session back; it saves nothing more."""
@@ -187,3 +190,7 @@ class Session:
     async def _committed(self, row: RunRow | Checkpoint | Finish) -> Any:
         self._home._check_open()
         return await self._journal.committed(row, asyncio.get_running_loop())
+
+
+def _end_of(row: RunRow) -> Finish:
+    return Finish(run_no=row.no, epoch=row.epoch, status="waiting")

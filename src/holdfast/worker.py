@@ -260,7 +260,8 @@ class Worker:
         rows = await self._home._read(lambda: [row for row in self._pages("running") if row.no in lost])
         served = {each.row.no for each in self._served.values()}
         for row in rows:
-            if row.owner == self._home.owner and row.no not in served and row.id not in self._home._live:
+            is_known = row.no in served or row.id in self._home._live or not row.workflow  # a session knows of itself
+            if row.owner == self._home.owner and not is_known:
                 self._begin(Taken(row, row, None), began)
 
     def _pages(self, status: str) -> Iterator[RunRow]:

@@ -54,7 +54,9 @@ def test_forms(given: str, shown: str, libpq: dict[str, str]) -> None:
     [
         ("postgresql://me:s@cret@db/loans", "percent-encoded"),
         ("postgresql://me:1/cret@db/loans", "percent-encoded"),
-        ("postgresql://me:1?cret@db/loans", "not name=value"),
+        ("postgresql://me:1?cret@db/loans", "percent-encoded"),
+        ("postgresql://db/loans?cret", "not name=value"),
+        ("postgresql://me:1?x=cret@db/loans", "percent-encoded"),
         ("postgresql://me:cr/et@db", "percent-encoded"),
         ("postgresql://me:%cret@db/loans", "password in a PostgreSQL URL is not percent-encoded"),
         ("postgresql://me:cret%00@db/loans", "not percent-encoded"),

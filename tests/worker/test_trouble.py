@@ -13,6 +13,7 @@ from inside import ended, row_of, serving, until
 
 from holdfast import Holdfast, body, claiming, served, step, worker, workflow
 from holdfast.errors import StoreError
+from holdfast.lease import Lease
 from holdfast.store import Batch, Committed, Store, Taken
 from holdfast.store.memory import MemoryStore
 
@@ -162,6 +163,36 @@ def test_no_one_call_that_fails_for_a_while_stops_it(method: str) -> None:
             await until(lambda: flaky.asked[asked:].count(method) >= 2 or row_of(store, "a").status == "done")
             flaky.away = False
             assert await ended(store, "a") == ["done"]
+
+    asyncio.run(main())
+
+
+def test_a_program_that_lost_the_store_keeps_no_lease() -> None:
+    """Its heartbeat goes on, for its other runs, and would prolong those that it does not advance any more."""
+
+    async def main() -> None:
+        store = MemoryStore()
+        flaky: Any = Away(store)
+        gates["a"] = asyncio.Event()
+        async with Holdfast(flaky, Lease(1)) as hf:
+            running = asyncio.create_task(hf.run(job("a"), id="a"))
+            async with hf.session("s") as session:
+                session.state["n"] = 1
+                await until(lambda: executed == ["a"])
+                flaky.away = True
+                gates["a"].set()
+                with pytest.raises(StoreError):
+                    await running
+                with pytest.raises(StoreError):
+                    await session.save()
+            flaky.away = False
+            assert [row_of(store, id).owner for id in "as"] == [hf.owner, hf.owner]
+            gates["b"] = asyncio.Event()
+            going_on = asyncio.create_task(hf.run(job("b"), id="b"))
+            await until(lambda: [row_of(store, id).owner for id in "as"] == [None, None])
+            assert [row_of(store, id).status for id in "as"] == ["running", "waiting"]
+            gates["b"].set()
+            assert await going_on == "B" and await hf.run(job("a"), id="a") == "A"
 
     asyncio.run(main())
 

@@ -87,9 +87,10 @@ def parse_postgres(text: str) -> Address:
     place, _, dbname = rest.partition("/")
     libpq: dict[str, str] = {}
     userinfo, at, hosts = place.rpartition("@")
-    if "@" in userinfo or "@" in dbname:  # what follows the first one could be a part of the password
+    # What follows the first one, or a "?" before the only one, could be a part of the password.
+    if "@" in userinfo or "@" in dbname or (place and not at and "@" in query):
         raise StoreError(
-            'A PostgreSQL URL has more than one "@" before its host: write special characters of the user and '
+            'A PostgreSQL URL has an "@" where none belongs: write special characters of the user and '
             f'the password percent-encoded ("@" is %40, "/" is %2F). The form: {_FORM}.'
         )
     if at:
