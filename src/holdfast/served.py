@@ -46,7 +46,6 @@ class Served:
         self.retry_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(failed, 32))
         self.execution: Execution | None = None
         self.waits = 0  # how often it began or ceased to wait
-        self.suspending = False  # it only waits, and is written down as that
         self.leaving = False  # the worker lets go of it: whoever comes may have it at once
         self.passing = False  # it was handed back for something that may pass
         self._is_cut_off = False  # the worker ends now, and waits for no store
@@ -76,12 +75,6 @@ class Served:
             error = unfit
         if error is not None:
             await self._settle(error)
-
-    async def suspend(self) -> None:
-        """Write down that it waits, and let go of it, if it still does."""
-        assert self.execution is not None
-        self.suspending = True
-        self.suspending = await self.execution.suspend()
 
     async def leave(self) -> None:
         """Let the steps in flight finish, begin no other, and hand the run back."""
@@ -155,7 +148,7 @@ class Served:
 
     async def _settle(self, error: BaseException) -> None:
         """Let go of the run if it is still ours: whoever ended it properly has written that."""
-        self.passing = isinstance(error, (StoreError, Unloaded)) and not self.suspending
+        self.passing = isinstance(error, (StoreError, Unloaded))
         home, wait_s = self._home, RETRY_FIRST_S
         while True:
             try:

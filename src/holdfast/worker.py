@@ -223,8 +223,8 @@ class Worker:
         """A run that has waited for a while is written down and let go of."""
         if not self._ending.is_set() and self._waiting <= WAITING_MAX * self._concurrency:
             await self._until(self._ending, SUSPEND_AFTER_S)
-        if served.waits == waits and served.is_waiting:
-            await served.suspend()
+        if served.waits == waits and served.execution is not None and served.is_waiting:
+            await served.execution.suspend()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Not in the context of the run that may have asked for it: it would look as if the run's code had made it.

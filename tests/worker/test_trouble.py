@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from inside import ended, row_of, serving, until
 
+import holdfast
 from holdfast import Holdfast, body, claiming, served, step, worker, workflow
 from holdfast.errors import StoreError
 from holdfast.lease import Lease
@@ -116,6 +117,32 @@ def test_it_outlives_a_store_that_is_away(caplog: pytest.LogCaptureFixture) -> N
         assert "answers again" in caplog.text
 
     caplog.set_level(logging.INFO, "holdfast")
+    asyncio.run(main())
+
+
+@workflow(version="1", name="trouble.asks")
+async def asks() -> str:
+    return await holdfast.wait_for("answer", str)
+
+
+def test_a_waiting_run_that_cannot_be_let_go_of_is_no_mistake_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """It goes on when the store is back, and is not parked."""
+
+    async def main() -> None:
+        store = MemoryStore()
+        flaky: Any = Away(store)
+        flaky.when = lambda name: name == "commit"
+        async with Holdfast(store) as hf, serving(flaky):
+            await hf.submit(asks(), id="a")
+            await until(lambda: row_of(store, "a").status == "waiting")
+            flaky.away = True
+            await until(lambda: "cannot be handed back yet" in caplog.text)
+            flaky.away = False
+            await until(lambda: row_of(store, "a").status == "waiting" and row_of(store, "a").owner is None)
+            await hf.send("a", "answer", "yes")
+            assert await ended(store, "a") == ["done"]
+        assert "parked" not in caplog.text
+
     asyncio.run(main())
 
 
