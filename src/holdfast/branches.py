@@ -109,9 +109,8 @@ class StepProgress:
 
     def __init__(self, row: Checkpoint, around: StepProgress | None = None) -> None:
         self.row = row  # its checkpoint, which is being filled in
-        self.in_step: bool = row.kind == "step" or (
-            around is not None and around.in_step
-        )  # or between those of a workflow
+        # Also in a workflow that a step calls.
+        self.in_step: bool = row.kind == "step" or (around is not None and around.in_step)
         self.tokens: int | None = None
         self.usd: float | None = None
 

@@ -28,7 +28,12 @@ def look_after(home: Holdfast, wait: Wait) -> None:
         home._lookout(run.loop).watch(wait)
     elif wait.row.kind == "run":
         following = branches.unlabelled_task(run.loop, _follow(home, wait), f"holdfast child {wait.row.key}")
-        wait.stopped = lambda: None if run.finished else _end(following)  # it is a run of its own, and goes on
+
+        def stopped() -> None:
+            if not run.finished:  # else it goes on: it is a run of its own
+                following.cancel()
+
+        wait.stopped = stopped
 
 
 async def _follow(home: Holdfast, wait: Wait) -> None:
@@ -109,7 +114,3 @@ def _stands(wait: Wait) -> None:
     """Its child is in the store: from here on the run that waits may be let go of."""
     wait.asked_ms = wait.frame.run.waits.now_ms()
     wait.frame.run.ask_for_rest()
-
-
-def _end(following: asyncio.Task[None]) -> None:
-    following.cancel()

@@ -307,10 +307,10 @@ class Execution:
         if isinstance(error, (Cancelled, StoreError)):
             self.log.error("stopped: %s", error)
             if isinstance(error, StoreError) and not self.home._serving:  # a worker tells the store itself, and when
-                self.home._unreturned.add(await self._handed_back(run))
+                self.home._unreturned.add(self._handed_back(run))
             raise error
         parked = isinstance(error, (Diverged, CodecError))
-        finish = await self._handed_back(run)
+        finish = self._handed_back(run)
         if parked:
             finish.status, finish.error = (
                 "parked",
@@ -339,21 +339,21 @@ class Execution:
         who = "whoever serves its queue goes on with it" if serving else "the same line resumes it"
         self.log.log(level, "%s with %s recorded; %s", how, count(run.recorded, "step"), who)
 
-    async def _handed_back(self, run: LiveRun) -> Finish:
+    def _handed_back(self, run: LiveRun) -> Finish:
         """The lease released, the run unfinished; a failure that is being tried anew is still known as that."""
         if self._asleep is not None:
             return self._asleep
         error = self._failure.encode() if self._failure is not None else None
         finish = Finish(run_no=run.no, epoch=run.epoch, status="running", error=error)
         if self.retry_after_ms:
-            finish.due_ms = await self.home._read(self.home._store.now_ms) + self.retry_after_ms
+            finish.due_ms = run.waits.now_ms() + self.retry_after_ms
         return finish
 
     async def _finish(self, run: LiveRun, root: asyncio.Future[Any]) -> Any:
         error = body.exception_of(root)
         if error is not None and not isinstance(error, (Exception, asyncio.CancelledError)):
             how = f"stopped by {error!r} in its own code"
-            finish = await self._handed_back(run)
+            finish = self._handed_back(run)
             if not self.home._serving:
                 self._tell_stopped(run, how)
             else:  # it would stop the next worker too
@@ -416,9 +416,10 @@ class Execution:
         self.journal.renew_now(told)
         await asked
         if run.stop is None and clock.monotonic() > run.lease_deadline:
-            raise run.poison(
-                StoreError(f"run {self.id!r}: its lease could not be renewed in time; run the same line again")
-            )
+            raise run.poison(self._not_renewed())
+
+    def _not_renewed(self) -> StoreError:
+        return StoreError(f"run {self.id!r}: its lease could not be renewed in time; run the same line again")
 
     def renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
         """Told by the heartbeat, on the journal's thread."""
@@ -432,11 +433,7 @@ class Execution:
             return
         if held is None and clock.monotonic() <= run.lease_deadline:
             return
-        error: HoldfastError = (
-            Fenced("lost its lease")
-            if held is not None
-            else StoreError(f"run {self.id!r}: its lease could not be renewed in time; run the same line again")
-        )
+        error: HoldfastError = Fenced("lost its lease") if held is not None else self._not_renewed()
         try:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed

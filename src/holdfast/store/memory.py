@@ -254,9 +254,14 @@ class MemoryStore:
         row.epoch += 1
         row.status, row.owner, row.lease_until_ms = "cancelled", None, 0
         row.updated_ms, row.doing, row.waiting, row.due_ms = self.now_ms(), None, None, 0
+        self._end_below(row.no)
+
+    def _end_below(self, parent_no: int) -> None:
         for child in self._data.runs.values():
-            if child.parent_no == row.no and child.status not in FINISHED:
+            if child.parent_no == parent_no and child.status not in FINISHED:
                 self._end(child)
+            elif child.parent_no == parent_no:
+                self._end_below(child.no)
 
     # -- signals -------------------------------------------------------------------------------------------
 

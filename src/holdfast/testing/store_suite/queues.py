@@ -99,7 +99,7 @@ class Queues:
             ("lapsed", "lapsed", 1),
         ]
         assert taken[0].before.owner == "died" and claim(store, died) is None and claim(store, lapsed) is None
-        assert found(store, "lives") == lives or found(store, "lives").owner == "lives"
+        assert (found(store, "lives").owner, found(store, "lives").epoch) == ("lives", lives.epoch)
 
     def test_nobody_takes_over_from_himself(self, store: Store, clock: Clock) -> None:
         """Whoever asks lives: a heartbeat that is late prolongs the lease, unless another was faster."""
@@ -261,13 +261,20 @@ class Queues:
         (done,) = create(store, "done", parent_no=top.no)
         finish(store, done, result=b"r")
         (grand,) = submit(store, "grand", parent_no=child.no)
+        (failed,) = create(store, "failed", parent_no=top.no)
+        create(store, "below", parent_no=failed.no)
+        finish(store, failed, "failed")
         create(store, "stranger")
         store.cancel("top")
-        assert {id: found(store, id).status for id in ("top", "child", "done", "grand", "stranger")} == {
+        assert {
+            id: found(store, id).status for id in ("top", "child", "done", "grand", "failed", "below", "stranger")
+        } == {
             "top": "cancelled",
             "child": "cancelled",
             "done": "done",
             "grand": "cancelled",
+            "failed": "failed",
+            "below": "cancelled",
             "stranger": "running",
         }
         assert found(store, "child").epoch == child.epoch + 1 and found(store, "grand").epoch == grand.epoch + 1
