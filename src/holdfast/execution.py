@@ -26,7 +26,9 @@ from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
 from .records import count, what_is_waited_for
+from .records import damage as damaged
 from .run import LiveRun
+from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
@@ -153,10 +155,16 @@ class Execution:
             return self._result(row)
         self._tell_claimed(claimed)
         self.lease_began = claimed.began
-        self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
+        damage = claimed.damage.what if claimed.damage is not None else None
+        try:
+            self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
+            initial = initial_state(row)
+        except CodecError as unreadable:
+            damage, self._failure, initial = damage or str(unreadable), None, {}
         run = LiveRun(
             row,
-            claimed.rows,
+            claimed.rows if damage is None else [],
+            initial,
             self.loop,
             submit=self._submit,
             announce=self.journal.announce,
@@ -179,6 +187,9 @@ class Execution:
         self._settle_claimed()
         branches.live_runs[id(run)] = self.loop
         try:
+            if damage is not None:
+                stop = run.poison(CodecError(damaged(f"run {self.id!r}, {damage}")))
+                return await self._stopped(run, stop.error)
             return await self._run_body(run)
         finally:
             branches.live_runs.pop(id(run), None)
@@ -271,10 +282,6 @@ class Execution:
     # -- the body ------------------------------------------------------------------------------------------
 
     async def _run_body(self, run: LiveRun) -> Any:
-        try:
-            run.refuse_damaged_saves()
-        except Stop as stop:
-            return await self._stopped(run, stop.error)
         root = body.start(run, self.call)
         ended: asyncio.Future[None] = self.loop.create_future()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import codec
 from .store import Checkpoint, Signal
+from .store.damage import flaw_of_signal, legible
 
 
 class Mailbox:
@@ -23,15 +24,20 @@ class Mailbox:
         self._mail: dict[str, deque[Signal]] = {}
         self.last_n = 0  # the last one seen
 
-    def put(self, signals: Iterable[Signal]) -> None:
+    def put(self, signals: Iterable[Signal]) -> list[Signal]:
+        """What has come. Returns those that are not as they were sent: whom they were for cannot be told."""
+        damaged = []
         if self._rows is not None:
             self._taken = {n for row in self._rows if (n := signal_taken_by(row)) is not None}
             self._rows = None
         for signal in signals:
             if signal.n > self.last_n:
                 self.last_n = signal.n
-                if signal.n not in self._taken:
+                if flaw_of_signal(signal) is not None:
+                    damaged.append(legible(signal))
+                elif signal.n not in self._taken:
                     self._mail.setdefault(signal.name, deque()).append(signal)
+        return damaged
 
     def first(self, name: str) -> Signal | None:
         mail = self._mail.get(name)
@@ -56,4 +62,5 @@ def signal_taken_by(row: Checkpoint) -> int | None:
     if row.kind != "signal" or row.status not in ("done", "refused") or row.result is None:
         return None
     told: Any = codec.readable(row.result)
-    return told["signal"] if isinstance(told, dict) else None
+    n = told.get("signal") if isinstance(told, dict) else None
+    return n if isinstance(n, int) else None

@@ -145,11 +145,6 @@ class Records:
             self._missing.pop()
 
     @property
-    def unasked(self) -> list[Checkpoint]:
-        """The rows that no call has been answered with yet."""
-        return [row for row in self.rows if row.seq not in self._claimed]
-
-    @property
     def unclaimed(self) -> list[Checkpoint]:
         return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from . import branches, clock, codec, resting
+from . import branches, clock, resting
 from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
+from .flying import encode_doing
 from .logs import RunLog
 from .news import Bulletin, Told
 from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
-from .records import count, damage
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
 from .waits import Waits
@@ -39,6 +39,7 @@ class LiveRun:
         self,
         row: RunRow,
         rows: list[Checkpoint],
+        initial: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
         *,
         submit: Callable[[Checkpoint, Callable[[Any, HoldfastError | None], None]], None],
@@ -83,7 +84,6 @@ class LiveRun:
         self.durable = True
         self.expensive = 0
         self.warned = False
-        initial = codec.decode(row.state, codec.Types.none, "the initial state", root="state") if row.state else {}
         self.view = BodyView(initial, rows)
         self._submit = submit
         self._announce = announce
@@ -92,7 +92,6 @@ class LiveRun:
         self._calls_recorded = 0  # by this process
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
-        self._rows_are_whole = not rows
         self.under_way: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # calls not delivered, and in which task
         self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
@@ -171,7 +170,7 @@ class LiveRun:
         flying = [row for row, _ in list(self.under_way.values()) if row.seq == 0 and row.started_ms <= since]
         steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
         try:
-            told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+            told = encode_doing(len(flying), steps) if flying else b""
         except CodecError:  # a name that no text can hold: the step itself will say so when it is recorded
             return None
         if told == self._told:
@@ -293,48 +292,18 @@ class LiveRun:
     ) -> Checkpoint | None:
         """The record this call is to be answered with, or None if it must be executed. Raises ``Stop``."""
         try:
-            row = self.records.find(frame, name, key, n, version, inputs, digest)
+            return self.records.find(frame, name, key, n, version, inputs, digest)
         except Diverged as error:
-            self._refuse_damaged(self.records.unasked)  # a row that was changed tells nothing about the program
             raise self.poison(error) from None
-        if row is not None:
-            if row.checksum != row.compute_checksum():
-                self._refuse_damaged([row])
-        elif not self._rows_are_whole:
-            self._refuse_damaged(self.records.unasked)  # before a call is taken for new: its row may be out of place
-            self._rows_are_whole = True
-        return row
 
     def begun(
         self, frame: Frame, name: str, key: str | None, n: int, inputs: bytes, digest: bytes
     ) -> Checkpoint | None:
         """The row that says since when a wait without outcome waits; None if it begins now. Raises ``Stop``."""
         try:
-            row = self.records.begun(frame, name, key, n, inputs, digest)
+            return self.records.begun(frame, name, key, n, inputs, digest)
         except Diverged as error:
             raise self.poison(error) from None
-        if row is not None:
-            self._refuse_damaged([row])
-        return row
-
-    def refuse_damaged_saves(self) -> None:
-        """Saves are no call's records; the state is read from them. Raises ``Stop``."""
-        self._refuse_damaged([row for row in self.records.rows if row.kind == "save"])
-
-    def _refuse_damaged(self, rows: list[Checkpoint]) -> None:
-        """Raises ``Stop`` if one of ``rows`` is not as it was written, or if any row is missing."""
-        known = self.records.rows
-        gone = known[-1].seq - len(known) if known else 0
-        if gone:
-            rows = known  # a number that was changed looks like a gap
-        damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)
-        if damaged is not None:
-            what = f", checkpoint {damaged.seq} ({damaged.name}): the row's checksum does not match its content"
-        elif gone:
-            what = f": {count(gone, 'checkpoint')} missing among those recorded"
-        else:
-            return
-        raise self.poison(CodecError(damage(f"run {self.id!r}{what}")))
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
         self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)

@@ -15,7 +15,7 @@ from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch
 from .logs import RunLog
 from .recall import blank_row
 from .records import count, damage
-from .state import Change, encode_change, replay
+from .state import Change, encode_change, initial_state, replay
 from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Session:
             claimed = await self._claim()
             row, rows = claimed.row, claimed.rows
             try:
-                self.state = self._restored(row, rows)
+                self.state = self._restored(claimed)
                 self._saved = delta.copy(self.state)
             except BaseException:
                 await self._hand_back(row)
@@ -70,13 +70,10 @@ class Session:
         home._sessions[row.no] = self
         return self
 
-    def _restored(self, row: RunRow, rows: list[Checkpoint]) -> dict[str, Any]:
-        initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
-        for each in rows:
-            if each.checksum != each.compute_checksum():
-                what = f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content"
-                raise CodecError(damage(what, "open a session"))
-        return replay(initial, rows)
+    def _restored(self, claimed: Claimed) -> dict[str, Any]:
+        if claimed.damage is not None:
+            raise CodecError(damage(f"session {self.id!r}, {claimed.damage.what}", "open a session"))
+        return replay(initial_state(claimed.row), claimed.rows)
 
     async def _claim(self) -> Claimed:
         initial = self._initial

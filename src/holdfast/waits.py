@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from . import clock, codec
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 _LOOK_AGAIN_MS = 5000  # at a run that somebody else began, by a run that was let go of
 _TOLD_AFTER_S = 0.3  # shorter waits are not worth a write
 _TOLD_MAX = 20  # waits that are named to those who look from outside
+
+
+class _Told(msgspec.Struct):
+    since: int
+    until: int | None
+    ask: str | None
+    expects: list[Any] | None
 
 
 class Wait:
@@ -119,7 +127,7 @@ class Waits:
     ) -> Wait:
         """``begun``: the row with which an earlier process began it."""
         if begun is not None:
-            wait = Wait(frame, row, expected, codec.readable(begun.result or b""))
+            wait = Wait(frame, row, expected, self._told_in(begun))
             wait.is_fresh, wait.begins = False, begun
             return wait
         since = self.now_ms()
@@ -131,6 +139,14 @@ class Waits:
         self._run.note(begins)
         wait.begins = begins
         return wait
+
+    def _told_in(self, begun: Checkpoint) -> dict[str, Any]:
+        """What a row says of the wait that began with it. Raises ``Stop``."""
+        told = codec.readable(begun.result or b"")
+        try:
+            return msgspec.structs.asdict(msgspec.convert(told, _Told))
+        except msgspec.ValidationError as error:
+            raise self._run.cannot_read(begun, CodecError(f"it does not tell of a wait: {error}")) from None
 
     async def over(self, wait: Wait) -> None:
         """Wait for it; its row then holds the outcome."""
@@ -190,7 +206,9 @@ class Waits:
     def looked(self, asked_ms: int, wakes: int, signals: Iterable[Signal]) -> None:
         """Outside was looked at, from ``asked_ms`` on (by ``now_ms``): first the wakes, then the signals."""
         self.wakes = max(self.wakes, wakes)
-        self.mailbox.put(signals)
+        for damaged in self.mailbox.put(signals):
+            what = "signal %r (number %d) was damaged since it was sent: its checksum does not match its content"
+            self._run.log.error(f"{what}. It is kept, and given to nobody; send it again", damaged.name, damaged.n)
         self._hand_out()
         for wait in list(self.live):
             if wait.row.kind == "signal" and wait.until_ms is not None and wait.until_ms <= asked_ms:
@@ -232,7 +250,7 @@ class Waits:
         ordered = sorted(self.live, key=lambda wait: (wait.row.kind != "signal", wait.begins.seq))
         waits = [{"kind": each.row.kind, "name": each.row.key or each.row.name, **each.told} for each in ordered]
         told = waits[:_TOLD_MAX]
-        return codec.encode({"count": len(ordered), "waits": told}, codec.Types.none, "what the run waits for")
+        return codec.seal(codec.encode({"count": len(ordered), "waits": told}, codec.Types.none, "what it waits for"))
 
     def rests(self, resting: bool) -> None:
         self._rested = (self.described(), time.monotonic()) if resting else None
@@ -256,8 +274,6 @@ class Waits:
 def _read(wait: Wait, signal: Signal) -> bytes:
     """The result of a wait that takes this signal. Raises ``CodecError`` if it cannot."""
     where = f"signal {signal.name!r} (number {signal.n})"
-    if signal.checksum != signal.compute_checksum():
-        raise CodecError(f"{where} was damaged since it was sent: its checksum does not match its content")
     assert wait.expected is not None
     value = wait.expected.read(signal.value, where)
     return codec.encode({"signal": signal.n, "value": value}, wait.expected.types, where)

@@ -183,23 +183,23 @@ PLANTED = [
     # -- history -------------------------------------------------------------------------------------------
     Plant(
         "checksums are not verified",
-        "src/holdfast/run.py",
-        "damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)",
-        "damaged: Checkpoint | None = None",
+        "src/holdfast/store/damage.py",
+        "        return None if row.checksum == row.compute_checksum() else _CHANGED",
+        "        return None",
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(
         "a checksum leaves out the change of state",
         "src/holdfast/store/protocol.py",
-        "return crc if self.delta is None else zlib.crc32(self.delta, crc)",
-        "return crc",
+        "self.fingerprint, self.inputs, self.result, self.delta)",
+        "self.fingerprint, self.inputs, self.result)",
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(
         "the row of a run is believed as it is",
         "src/holdfast/records.py",
-        "    if not row.is_intact:\n        RunLog",
-        "    if False:\n        RunLog",
+        "    if (flaw := flaw_of_run(row)) is not None:\n        tell_damaged",
+        "    if (flaw := None) is not None:\n        tell_damaged",
         [PROMISES + "test_a_changed_row_of_a_run_is_not_believed"],
     ),
     Plant(

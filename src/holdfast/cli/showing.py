@@ -19,12 +19,13 @@ from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.progress import preview_of
 from holdfast.cli.timeline import CALLS, Process, changed_keys, laid_out, process_of, processes_of, saved_by, stands_for
 from holdfast.cli.waiting import in_words
-from holdfast.errors import HoldfastError
+from holdfast.errors import CodecError, HoldfastError
 from holdfast.failure import Failure
 from holdfast.recall import OPEN
 from holdfast.records import count, waits_of
-from holdfast.state import replay
-from holdfast.store import Checkpoint, RunRow
+from holdfast.state import initial_state, replay
+from holdfast.store import Checkpoint, RunRow, Signal
+from holdfast.store.damage import Recorded, flaw_of, flaw_of_run, flaw_of_signal, legible, recorded
 
 LABEL = 11  # columns
 
@@ -34,19 +35,40 @@ class Shown:
 
     def __init__(self, hf: Holdfast, row: RunRow) -> None:
         self.url = hf.url
-        self.row = row
-        self.rows = hf._store.load(row.no)
+        found = recorded(hf._store, row)
         self.now_ms = hf._store.now_ms()
         self.spent = hf._store.spent([row.no])[row.no]
         self.entry = entry_of(row, self.spent, self.now_ms)
-        self.failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+        condition = "died" if row.owner is not None and lease.is_dead(row.owner) else condition_of(row, self.now_ms)
+        self.flaws = {each.seq: flaw for each in found.rows if (flaw := flaw_of(each)) is not None}
+        self.damages = damages_of(row, found, self.flaws, hf._store.signals(row.no))
+        self.row, self.rows = legible(row), [legible(each) if each.seq in self.flaws else each for each in found.rows]
+        self.failure = _failure_of(self.row)
         self.processes = processes_of(
-            row,
-            hf._store.claims(row.no),
+            self.row,
+            [legible(claim) for claim in found.claims],
             self.rows,
-            "died" if row.owner is not None and lease.is_dead(row.owner) else condition_of(row, self.now_ms),
+            condition,
             set(self.failure.seqs) if self.failure else set(),
         )
+
+
+def damages_of(row: RunRow, found: Recorded, flaws: dict[int, str], signals: list[Signal]) -> list[str]:
+    """All that is wrong with what the store holds of a run."""
+    told = [flaw] if (flaw := flaw_of_run(row)) is not None else []
+    told += [f"checkpoint {seq}: {flaw}" for seq, flaw in flaws.items()]
+    damaged = ((legible(signal), flaw_of_signal(signal)) for signal in signals)
+    told += [f"signal {signal.n} ({signal.name}): {flaw}" for signal, flaw in damaged if flaw is not None]
+    return told or ([found.damage.what] if found.damage is not None else [])
+
+
+def _failure_of(row: RunRow) -> Failure | None:
+    if not row.error:
+        return None
+    try:
+        return Failure.decode(row.error, f"run {row.id!r}, its error")
+    except CodecError as unreadable:
+        return Failure("CodecError", str(unreadable))
 
 
 @click.command("show")
@@ -105,7 +127,8 @@ def _header(shown: Shown) -> dict[str, Any]:
         "spent": {"tokens": shown.spent.tokens, "usd": shown.spent.usd},
         "not_spent_again": saved._asdict(),
         "arguments": codec.readable(row.inputs) if row.inputs else {},
-        "state": _state(row, shown.rows),
+        "damages": shown.damages,
+        "state": "(cannot be read, see what is damaged)" if shown.damages else _state(row, shown.rows),
         "result": codec.readable(row.result) if row.result else None,
         "error": str(shown.failure) if shown.failure else None,
         "traceback": shown.failure.traceback if shown.failure else None,
@@ -132,8 +155,7 @@ def _state(row: RunRow, rows: list[Checkpoint]) -> Any:
     """The state as a reader of the checkpoints arrives at it, as plain data."""
     try:
         where = f"run {row.id!r}, its state"
-        initial = codec.decode(row.state, codec.Types.none, where, root="state") if row.state else {}
-        return codec.readable(codec.encode(replay(initial, rows), codec.Types.none, where, root="state"))
+        return codec.readable(codec.encode(replay(initial_state(row), rows), codec.Types.none, where, root="state"))
     except HoldfastError as error:
         return f"(cannot be read: {error})"
 
@@ -161,6 +183,10 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
         ("result", short(header["result"], 3 * room) if header["result"] is not None else ""),
     ):
         _print_field(name, said)
+    for each in shown.damages:
+        _print_field("damaged", escaped(each), "red")
+    if shown.damages:
+        _print_field("", "it is kept as it is; --raw shows its bytes", "dim")
     if header["error"]:
         _print_field("error", escaped(" ".join(header["error"].split())), "red")
         _print_traceback(header["traceback"] or "")
@@ -257,7 +283,8 @@ def _changed(how: str, keys: list[str]) -> str:
 
 def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
     plain = _plain(row, shown.processes)
-    trace = Failure.decode(row.result, "a failure").traceback if row.status == "failed" and row.result else ""
+    failed = row.status == "failed" and row.result and row.seq not in shown.flaws
+    trace = Failure.decode(row.result or b"", "a failure").traceback if failed else ""
     why = _why(shown, row)
     if as_json:
         print_json({**plain, "traceback": trace or None, "why": why})

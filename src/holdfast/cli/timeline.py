@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from holdfast import codec, lease
-from holdfast.errors import CodecError, HoldfastError
+from holdfast import lease
+from holdfast.errors import HoldfastError
+from holdfast.flying import decode_doing
 from holdfast.recall import enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow
@@ -96,7 +97,8 @@ def processes_of(
     for row in rows:
         if row.epoch in of_epoch:
             of_epoch[row.epoch].rows.append(row)
-    for process, after in zip(found, [*sorted(claims, key=lambda claim: claim.epoch)[1:], None], strict=True):
+    behind = [*sorted(claims, key=lambda claim: claim.epoch)[1:], None] if claims else []
+    for process, after in zip(found, behind, strict=True):
         if after is None:
             _end(process, end, *_last_seen(run))
         else:
@@ -118,10 +120,7 @@ def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:
     recorded = max((_ended_ms(row) for row in process.rows), default=0)
     process.ended_ms = max(process.began_ms, seen_ms, recorded)
     if doing:
-        try:
-            number, steps = codec.decode(doing, codec.Types.none, "what is in flight")
-        except CodecError:
-            return  # the rest of the record is worth reading all the same
+        number, steps = decode_doing(doing)
         done = {(row.name, row.scope, row.started_ms) for row in process.rows}  # since it was told
         process.flying = [each for each in (Flying(*step) for step in steps) if each[:3] not in done]
         process.flying_more = number - len(steps)

@@ -40,7 +40,7 @@ from holdfast.store.settling import one_epoch_each, run_nos, settled
 from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
-from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk, items, listing, pieces
+from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, asked, bulk, items, listing, pieces
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ class SQLiteStore:
         created = self._create(db, batch.creates)
         runs: dict[int, RunRow] = {}
         for no in run_nos(batch):
-            runs.update((no, run_row(found)) for found in db.execute(TEXTS["run_of_no"], {"no": no}))
+            runs.update((no, run_row(found)) for found in asked(db, TEXTS["run_of_no"], {"no": no}))
         standing: dict[tuple[int, int], int] = {}
         for row in batch.appends:
             place = (row.run_no, row.seq)
@@ -142,7 +142,7 @@ class SQLiteStore:
             until = 0 if row.owner is None else now + row.lease_until_ms
             due = now + row.due_ms if row.due_ms else 0
             new = replace(row, lease_until_ms=until, due_ms=due, created_ms=now, updated_ms=now)
-            new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.result, new.error)
+            new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.status, new.result, new.error)
             rows.setdefault(row.id, new)
         created: dict[str, RunRow] = {}
         for no, id in bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
@@ -157,12 +157,12 @@ class SQLiteStore:
         now = self.now_ms()
         rows = []
         for f in finishes:
-            end = (f.status, f.result, f.error, end_checksum(f.result, f.error), now, f.due_ms, f.waiting, f.wakes)
+            end = (f.status, f.result, f.error, f.compute_checksum(), now, f.due_ms, f.waiting, f.wakes)
             rows.append((f.run_no, f.epoch, *end))
         changed = bulk(db, "finish", rows)[0]
         for finish in finishes:
             if finish.parent_no is not None:
-                owners.wake(Transaction(db), finish.parent_no)
+                owners.wake(Transaction(db), now, finish.parent_no)
         return changed
 
     # -- owners --------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ class SQLiteStore:
             self._failed.append(db)
 
     def _ask(self, text: str, given: Any, taken: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
-        return self._looked(lambda db: taken(db.execute(text, given))) or []
+        return self._looked(lambda db: asked(db, text, given, taken)) or []
 
     def _looked(self, look: Callable[[apsw.Connection], T]) -> T | None:
         """None as long as there is no file."""
