@@ -199,7 +199,7 @@ async def _cancelled_again(call: Placed, row: Checkpoint) -> None:
     run = call.frame.run
     run.delivery.hold(row.seq)
     try:
-        await clock.sleep(run.usual_s(row) + row.duration_ms / 1000 * 1.5 + 1)
+        await clock.sleep(run.patience.usual_s(row) + row.duration_ms / 1000 * 1.5 + 1)
     except asyncio.CancelledError:
         if run.is_leaving:
             raise

@@ -15,6 +15,7 @@ from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
+from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
 from .records import count, damage
 from .state import BodyView, Change, encode_change
@@ -29,7 +30,6 @@ _REFUSALS_MAX = 100
 _TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _TOLD_AFTER_MS = 300  # shorter ones are not worth a write
 _REST_AGAIN_S = 0.5
-_PATIENCE_S = 5.0  # how long a resume waits, all in all, for calls that its record says come first
 
 
 class LiveRun:
@@ -61,11 +61,8 @@ class LiveRun:
         self.recorded_until = rows[-1].seq if rows else 0
         self.delivered = 0
         self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
-        self.delivery = Delivery(loop, self._must_wait)
-        self._awaited: Checkpoint | None = None
-        self._awaited_since = 0.0
-        self._patience_s = _PATIENCE_S
-        self._began_ms: dict[int, int] = {}  # by epoch, when the first of the recorded calls began
+        self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
+        self.delivery = Delivery(loop, self.patience.must_wait)
         self.stop: Stop | None = None
         self.finished = False
         self.tasks = 1  # live tasks of the run, the root (task or thread) among them
@@ -432,27 +429,3 @@ class LiveRun:
         """
         told = self._delivered_ms
         return max(told[""], *(told.get(outer, 0) for outer in enclosing(scope))) if scope else told[""]
-
-    def _must_wait(self, seq: int) -> bool:
-        """Whether an earlier record has not been asked for, although the code seems to be at rest.
-
-        Then a thread, a timer or a socket of the program is still on its way to that call, or the code has changed.
-        Threads are waited for; the others for about as long as they took before, and within the run's patience."""
-        while (row := self.records.missing_before(seq)) is not None:
-            now = self.loop.time()
-            if row is not self._awaited:
-                self._awaited, self._awaited_since = row, now
-            waited = now - self._awaited_since
-            if waited < min(self.usual_s(row), self._patience_s) or branches.has_moving_thread(self):
-                return True
-            self._patience_s -= waited
-            self.records.give_up(row)
-        self._awaited = None
-        return False
-
-    def usual_s(self, row: Checkpoint) -> float:
-        """How long after its start a process came to this call, and half as much again."""
-        if not self._began_ms:
-            for each in self.records.rows:
-                self._began_ms[each.epoch] = min(each.started_ms, self._began_ms.get(each.epoch, each.started_ms))
-        return 1.5 * (row.started_ms - self._began_ms[row.epoch]) / 1000 + 0.25

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-import holdfast.run
+import holdfast.patience
 from holdfast import CodecError, StepFailed, StoreError, step, workflow
 from holdfast.store.sqlite import SQLiteStore
 
@@ -63,7 +63,7 @@ def test_a_timer_of_the_body_is_waited_for_within_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower_s: float, first: str
 ) -> None:
     """Patience is five seconds; half of one here, so that the test need not take ten."""
-    monkeypatch.setattr(holdfast.run, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(holdfast.patience, "PATIENCE_S", 0.5)
 
     async def program() -> None:
         async with holdfast.open(tmp_path / "a.db") as hf:

@@ -428,7 +428,7 @@ def test_two_tasks_that_share_a_context_are_two_branches(loop: str) -> None:
 
 
 def test_many_records_that_are_asked_for_no_more_end_in_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.run._PATIENCE_S", 0.05)
+    monkeypatch.setattr("holdfast.patience.PATIENCE_S", 0.05)
 
     async def before() -> list[str]:
         await asyncio.gather(*(a(x) for x in range(1500)))

@@ -94,7 +94,7 @@ PLANTED = [
     Plant(
         name="a cancelled call is recalled without waiting for its canceller",
         file="src/holdfast/calls.py",
-        old="        await clock.sleep(run.usual_s(row) + row.duration_ms / 1000 * 1.5 + 1)\n",
+        old="        await clock.sleep(run.patience.usual_s(row) + row.duration_ms / 1000 * 1.5 + 1)\n",
         new="        await clock.sleep(0)\n",
         tests=[_zoo("waiting_too_long")],
     ),
