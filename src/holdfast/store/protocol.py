@@ -162,8 +162,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """The recorded costs of a run, added up over all its rows; ``steps`` and ``saves`` count those of kind "step" and
-    "save" (steps without an attempt were kept from another version, and not executed), and ``last_ms`` is when the last of them ended (0 if there is none)."""
+    """The recorded costs of a run, added up over all its rows. ``steps`` and ``saves`` count those of kind "step" and
+    "save"; a step without an attempt was kept from another version, and not executed. ``last_ms`` is when the last row
+    ended (0 if there is none)."""
 
     tokens: int = 0
     usd: float = 0.0
