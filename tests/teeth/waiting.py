@@ -68,8 +68,8 @@ PLANTED = [
     ),
     Plant(
         name="a child of a cancelled run is begun",
-        file="src/holdfast/store/sqlite.py",
-        old="        owners.cancel_orphans(Transaction(db), now, created)\n",
+        file="src/holdfast/store/sqlite_batch.py",
+        old="    owners.cancel_orphans(Transaction(db), now, created)\n",
         new="",
         tests=[f"{_OVERLOOKED}::test_who_is_cancelled_elsewhere_begins_no_child[sqlite-here]"],
     ),
