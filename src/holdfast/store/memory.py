@@ -15,11 +15,13 @@ from holdfast.store.protocol import (
     Committed,
     Finish,
     News,
+    Revision,
     RunRow,
     Signal,
     Spent,
     Taken,
     end_checksum,
+    revised,
 )
 
 _UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
@@ -75,7 +77,8 @@ class MemoryStore:
                 if row.id not in self._data.numbers:
                     committed.created[row.id] = self._create(row)
             for run_no, (rows, finishes) in _by_run(batch).items():
-                if not self._write(run_no, rows, finishes):
+                revisions = [each for each in batch.revisions if each.run_no == run_no]
+                if not self._write(run_no, rows, revisions, finishes):
                     committed.fenced.add(run_no)
             return committed
 
@@ -99,7 +102,7 @@ class MemoryStore:
             data.claims[row.no].append(Claim(run_no=row.no, epoch=row.epoch, owner=row.owner, claimed_ms=now))
         return copy.copy(row)
 
-    def _write(self, run_no: int, rows: list[Checkpoint], finishes: list[Finish]) -> bool:
+    def _write(self, run_no: int, rows: list[Checkpoint], revisions: list[Revision], finishes: list[Finish]) -> bool:
         """Everything a batch holds for one run, or, where the fence refuses any of it, nothing."""
         run = self._data.runs.get(run_no)
         if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:
@@ -115,6 +118,9 @@ class MemoryStore:
         if run.owner is None and (fresh or not all(_is_done(run, finish) for finish in finishes)):
             return False
         standing.update(fresh)
+        for revision in revisions:
+            if run.owner is not None:
+                run = self._data.runs[run_no] = revised(run, revision)
         for finish in finishes:
             if run.owner is not None:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
@@ -361,7 +367,7 @@ def _add_up(rows: dict[int, Checkpoint]) -> Spent:
     return Spent(
         tokens=sum(row.tokens or 0 for row in rows.values()),
         usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),
-        steps=sum(row.kind == "step" for row in rows.values()),
+        steps=sum(row.kind == "step" and row.attempts > 0 for row in rows.values()),
         saves=sum(row.kind == "save" for row in rows.values()),
         last_ms=int(max((row.started_ms + row.duration_ms for row in rows.values()), default=0)),
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from holdfast.store.protocol import Batch, Checkpoint, Finish, RunRow
+from holdfast.store.protocol import Batch, Checkpoint, Finish, Revision, RunRow
 
 
 class Settled(NamedTuple):
     """What of a batch is still to be written, and the runs of which nothing may be."""
 
     appends: list[Checkpoint]
+    revisions: list[Revision]
     finishes: list[Finish]
     fenced: set[int]
 
@@ -41,7 +42,7 @@ def settled(batch: Batch, runs: Mapping[int, RunRow], standing: Mapping[tuple[in
         parts.setdefault(row.run_no, ([], []))[0].append(row)
     for finish in batch.finishes:
         parts.setdefault(finish.run_no, ([], []))[1].append(finish)
-    left = Settled([], [], set())
+    left = Settled([], [], [], set())
     for run_no, (rows, finishes) in parts.items():
         run = runs.get(run_no)
         fresh = _admitted(run, rows, finishes, standing)
@@ -49,6 +50,7 @@ def settled(batch: Batch, runs: Mapping[int, RunRow], standing: Mapping[tuple[in
             left.fenced.add(run_no)
         elif run.owner is not None:
             left.appends.extend(fresh)
+            left.revisions.extend(revision for revision in batch.revisions if revision.run_no == run_no)
             left.finishes.extend(finishes[:1])
     return left
 
