@@ -1,14 +1,15 @@
-"""What becomes of a batch that did not go through as a whole: settled run by run, without I/O.
+"""What becomes of a batch that did not go through as a whole: settled run by run.
 
 To settle a batch is to send it again, so what was written already does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from holdfast.store.protocol import Batch, Checkpoint, Finish, RunRow
+from holdfast.errors import CodecError, StoreError
+from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Refused, RunRow
 
 
 class Settled(NamedTuple):
@@ -74,3 +75,42 @@ def _admitted(
 def _is_done(run: RunRow, finish: Finish) -> bool:
     """Whether a finish sent again is the one that stands."""
     return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
+
+
+def in_halves(batch: Batch, commit: Callable[[Batch], Committed]) -> Committed:
+    """Commit a batch, and where that is refused its halves, until what is refused is a single run's."""
+    try:
+        return commit(batch)
+    except Refused as refused:
+        parts = by_run(batch)
+        if len(parts) == 1:
+            why = (CodecError if refused.for_good else StoreError)(str(refused))
+            why.__cause__ = refused
+            return Committed(refused=dict.fromkeys(parts, why))
+    units, middle = list(parts.values()), len(parts) // 2
+    first, second = (in_halves(_joined(half), commit) for half in (units[:middle], units[middle:]))
+    return Committed(
+        created=first.created | second.created,
+        fenced=first.fenced | second.fenced,
+        refused=first.refused | second.refused,
+    )
+
+
+def by_run(batch: Batch) -> dict[int | str, Batch]:
+    """What a batch holds for each run: by number, or by the id of one that is to be created."""
+    parts: dict[int | str, Batch] = {}
+    for new in batch.creates:
+        parts.setdefault(new.id, Batch()).creates.append(new)
+    for row in batch.appends:
+        parts.setdefault(row.run_no, Batch()).appends.append(row)
+    for finish in batch.finishes:
+        parts.setdefault(finish.run_no, Batch()).finishes.append(finish)
+    return parts
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    return Batch(
+        creates=[row for part in parts for row in part.creates],
+        appends=[row for part in parts for row in part.appends],
+        finishes=[finish for part in parts for finish in part.finishes],
+    )
