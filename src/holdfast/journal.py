@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ from . import clock
 from .errors import Fenced, HoldfastError, StoreError
 from .lease import Lease
 from .news import Bulletin, Newsroom
-from .store import FINISHED, Batch, Checkpoint, Committed, Finish, RunRow, Store
+from .store import FINISHED, Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
@@ -35,6 +35,7 @@ YIELD_S = 0.004  # how long the loop then lets the committer have the interprete
 
 T = TypeVar("T")
 Outcome = Callable[[Any, HoldfastError | None], None]
+Row: TypeAlias = RunRow | Checkpoint | Revision | Finish
 
 
 class Entry(msgspec.Struct):
@@ -42,7 +43,7 @@ class Entry(msgspec.Struct):
     None.
     """
 
-    row: RunRow | Checkpoint | Finish
+    row: Row
     loop: asyncio.AbstractEventLoop
     done: Outcome
 
@@ -190,7 +191,7 @@ class Journal:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def submit(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
+    def submit(self, row: Row, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
         """Queue a row; ``done`` is called on ``loop``, in the order of submission. Called on the loop's thread."""
         if self._closed:  # its thread ends, or has ended: who asks is told, not left waiting
             closed = StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
@@ -205,7 +206,7 @@ class Journal:
         if self._ended:  # closed since it was looked at, by another thread
             self._refuse_what_is_left()
 
-    async def committed(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop) -> Any:
+    async def committed(self, row: Row, loop: asyncio.AbstractEventLoop) -> Any:
         """Commit a row and wait for that: the new row of a created run (None if its id existed), else None."""
         waiting: asyncio.Future[Any] = loop.create_future()
 
@@ -408,15 +409,19 @@ def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
     return call
 
 
-def _batch(rows: list[RunRow | Checkpoint | Finish]) -> Batch:
+def _batch(rows: list[Row]) -> Batch:
     creates: list[RunRow] = []
     appends: list[Checkpoint] = []
+    revisions: list[Revision] = []
     finishes: list[Finish] = []
     for row in rows:
         if isinstance(row, Checkpoint):
             appends.append(row)
         elif isinstance(row, Finish):
             finishes.append(row)
+        elif isinstance(row, Revision):
+            revisions.append(row)
+            appends.append(row.begins)
         else:
             creates.append(row)
-    return Batch(creates=creates, appends=appends, finishes=finishes)
+    return Batch(creates=creates, appends=appends, revisions=revisions, finishes=finishes)

@@ -98,9 +98,9 @@ PLANTED = [
     Plant(
         "the end of a run is written before its rows",
         "src/holdfast/store/sqlite_batch.py",
-        "        if batch.creates or batch.finishes or len(rows) > SIZES[-1]:\n",
+        "        if batch.creates or batch.revisions or batch.finishes or len(rows) > SIZES[-1]:\n",
         "        _finish(db, batch.finishes, now)\n"
-        "        if batch.creates or batch.finishes or len(rows) > SIZES[-1]:\n",
+        "        if batch.creates or batch.revisions or batch.finishes or len(rows) > SIZES[-1]:\n",
         [PROMISES + "test_an_end_stands_behind_every_row", SUITE + "::TestSQLite"],
     ),
     Plant(

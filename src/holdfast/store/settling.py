@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from holdfast.errors import CodecError, StoreError
-from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Refused, RunRow
+from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Refused, Revision, RunRow
 
 
 class Settled(NamedTuple):
     """What of a batch is still to be written, and the runs of which nothing may be."""
 
     appends: list[Checkpoint]
+    revisions: list[Revision]
     finishes: list[Finish]
     fenced: set[int]
 
@@ -37,20 +38,18 @@ def settled(batch: Batch, runs: Mapping[int, RunRow], standing: Mapping[tuple[in
     ``runs`` are those of ``run_nos`` as they stand, by number; ``standing`` has the checksums of the rows that stand in
     the places of the batch's, by run and seq.
     """
-    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
-    for row in batch.appends:
-        parts.setdefault(row.run_no, ([], []))[0].append(row)
-    for finish in batch.finishes:
-        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
-    left = Settled([], [], set())
-    for run_no, (rows, finishes) in parts.items():
+    left = Settled([], [], [], set())
+    for run_no, part in by_run(batch).items():
+        if isinstance(run_no, str):  # one that is to be created
+            continue
         run = runs.get(run_no)
-        fresh = _admitted(run, rows, finishes, standing)
+        fresh = _admitted(run, part.appends, part.finishes, standing)
         if run is None or fresh is None:
             left.fenced.add(run_no)
         elif run.owner is not None:
             left.appends.extend(fresh)
-            left.finishes.extend(finishes[:1])
+            left.revisions.extend(part.revisions)
+            left.finishes.extend(part.finishes[:1])
     return left
 
 
@@ -103,6 +102,8 @@ def by_run(batch: Batch) -> dict[int | str, Batch]:
         parts.setdefault(new.id, Batch()).creates.append(new)
     for row in batch.appends:
         parts.setdefault(row.run_no, Batch()).appends.append(row)
+    for revision in batch.revisions:
+        parts.setdefault(revision.run_no, Batch()).revisions.append(revision)
     for finish in batch.finishes:
         parts.setdefault(finish.run_no, Batch()).finishes.append(finish)
     return parts
@@ -112,5 +113,6 @@ def _joined(parts: list[Batch]) -> Batch:
     return Batch(
         creates=[row for part in parts for row in part.creates],
         appends=[row for part in parts for row in part.appends],
+        revisions=[revision for part in parts for revision in part.revisions],
         finishes=[finish for part in parts for finish in part.finishes],
     )

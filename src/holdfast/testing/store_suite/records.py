@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from holdfast.errors import CodecError
-from holdfast.store import Batch, Claim, Finish, Spent, Store
+from holdfast.store import Batch, Claim, Finish, Spent, Store, revised
 
-from .rows import Clock, MakeStore, append, at_once, checkpoint, create, finish, numbers, run_row
+from .rows import Clock, MakeStore, append, at_once, checkpoint, claim, create, finish, numbers, revision, run_row
 
 TOO_MUCH = 2**63
 
@@ -67,6 +67,40 @@ class Records:
         rows = create(store, *(f"r{n}" for n in range(300)))
         assert len({row.no for row in rows}) == 300
         assert [row.id for row in rows] == [f"r{n}" for n in range(300)]
+
+    def test_a_revision_comes_back_with_the_row_it_begins_with(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        append(store, checkpoint(run.no, 1))
+        first = revision(run, 2)
+        for _ in range(2):  # sent again after a lost connection
+            batch = Batch(appends=[first.begins, checkpoint(run.no, 3)], revisions=[first])
+            assert store.commit(batch).fenced == set()
+            found = store.get("a")
+            assert found == revised(run, first) and found is not None and found.is_intact
+            assert (found.version, found.python, found.schema_version, found.state) == ("2", "3.12", 7, b"\x81")
+            assert (found.module, found.file, found.inputs) == ("loans2", "/srv/2.py", run.inputs)
+            assert [(row.seq, row.kind) for row in store.load(run.no)] == [(1, "step"), (2, "version"), (3, "step")]
+
+    def test_a_revision_and_the_end_of_a_run_in_one_batch(self, store: Store) -> None:
+        (run,), (other,) = create(store, "a"), create(store, "b")
+        first = revision(run, 1)
+        end = Finish(run_no=run.no, epoch=run.epoch, status="done", result=b"\x01", parent_no=other.no)
+        store.commit(Batch(appends=[first.begins], revisions=[first], finishes=[end]))
+        found = store.get("a")
+        assert found is not None and found.is_intact and (found.version, found.status) == ("2", "done")
+
+    def test_a_fenced_revision_changes_nothing(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        assert claim(store, run) is not None
+        first = revision(run, 1)
+        assert store.commit(Batch(appends=[first.begins], revisions=[first])).fenced == {run.no}
+        found = store.get("a")
+        assert found is not None and (found.version, found.schema_version, numbers(store, run)) == ("1", 0, [])
+
+    def test_steps_that_were_kept_from_another_version_were_not_executed(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        append(store, checkpoint(run.no, 1), checkpoint(run.no, 2, attempts=0))
+        assert store.spent([run.no])[run.no].steps == 1
 
     def test_runs_are_listed_newest_first_in_pages(self, store: Store) -> None:
         rows = create(store, *(f"r{n}" for n in range(7)))
