@@ -384,7 +384,7 @@ class Execution:
             finish.status, finish.result, finish.error = "failed", None, failure.encode()
         try:
             await self._committed(finish)
-        except (Fenced, StoreError) as refused:
+        except (Fenced, StoreError, CodecError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         unclaimed = len(run.records.unclaimed)
         if unclaimed:
