@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import branches, clock, lease
-from .errors import Busy, HoldfastError, StoreError
+from .errors import Busy, CodecError, HoldfastError, StoreError
+from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
-from .records import refuse_damaged, tell_damaged
+from .records import damage, refuse_damaged, tell_damaged
+from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
 from .store.damage import Damage, recorded
 
@@ -35,6 +37,27 @@ class Claimed:
     before: RunRow | None = None
     dead: bool = False  # the owner before is dead, not just late
     damage: Damage | None = None  # of its record: then it must not go on
+
+
+class Beginning(NamedTuple):
+    """What a live run begins with, or why it must not."""
+
+    rows: list[Checkpoint]
+    state: dict[str, Any]
+    failure: Failure | None
+    damage: CodecError | None
+
+
+def beginning_of(claimed: Claimed) -> Beginning:
+    row = claimed.row
+    try:
+        failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+        state = initial_state(row)
+    except CodecError as unreadable:
+        return Beginning([], {}, None, unreadable)
+    if claimed.damage is not None:
+        return Beginning([], {}, failure, CodecError(damage(f"run {row.id!r}, {claimed.damage.what}")))
+    return Beginning(claimed.rows, state, failure, None)
 
 
 class Claiming:
@@ -80,8 +103,8 @@ class Claiming:
                 began = clock.monotonic()
                 row = await self._take(before, dead)
                 if row is not None:
-                    rows, damage = await self._loaded(row)
-                    return Claimed(row, rows, began, before, dead, damage)
+                    rows, found = await self._loaded(row)
+                    return Claimed(row, rows, began, before, dead, found)
                 await self._refuse_moved_back(before)
                 continue
             if not self._wait:
@@ -133,8 +156,8 @@ class Claiming:
 
     async def _loaded(self, row: RunRow) -> tuple[list[Checkpoint], Damage | None]:
         try:
-            rows, _, damage = await self._home._read(recorded, self._home._store, row)
-            return rows, damage
+            rows, _, found = await self._home._read(recorded, self._home._store, row)
+            return rows, found
         except BaseException:
             await self._hand_back(row)
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease, resting
 from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
-from .claiming import Claimed, Claiming
+from .claiming import Claimed, Claiming, beginning_of
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -26,9 +26,7 @@ from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
 from .records import count, what_is_waited_for
-from .records import damage as damaged
 from .run import LiveRun
-from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
 
 if TYPE_CHECKING:
@@ -122,7 +120,8 @@ class Execution:
             outcome = await self._driven()
         except BaseException as error:
             self.home._ended(self)
-            if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
+            is_told = self.run is not None and self.run.stop is not None and not isinstance(error, Cancelled)
+            if self.waiters == 0 and isinstance(error, Exception) and not is_told:
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
             self.outcome.tell(error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error)
             if not isinstance(error, Exception) and not self.home._serving:
@@ -155,16 +154,11 @@ class Execution:
             return self._result(row)
         self._tell_claimed(claimed)
         self.lease_began = claimed.began
-        damage = claimed.damage.what if claimed.damage is not None else None
-        try:
-            self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
-            initial = initial_state(row)
-        except CodecError as unreadable:
-            damage, self._failure, initial = damage or str(unreadable), None, {}
+        rows, state, self._failure, damage = beginning_of(claimed)
         run = LiveRun(
             row,
-            claimed.rows if damage is None else [],
-            initial,
+            rows,
+            state,
             self.loop,
             submit=self._submit,
             announce=self.journal.announce,
@@ -188,8 +182,7 @@ class Execution:
         branches.live_runs[id(run)] = self.loop
         try:
             if damage is not None:
-                stop = run.poison(CodecError(damaged(f"run {self.id!r}, {damage}")))
-                return await self._stopped(run, stop.error)
+                return await self._stopped(run, run.poison(damage).error)
             return await self._run_body(run)
         finally:
             branches.live_runs.pop(id(run), None)
@@ -324,7 +317,7 @@ class Execution:
                 Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
             )
             finish.parent_no = self.parent_no
-            self.log.error("parked: %s", error)
+            self.log.error("parked: %s: %s", type(error).__name__, error)
         elif self.is_asleep:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:
@@ -390,7 +383,7 @@ class Execution:
             finish.status, finish.result, finish.error = "failed", None, failure.encode()
         try:
             await self._committed(finish)
-        except (Fenced, StoreError) as refused:
+        except (Fenced, StoreError, CodecError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         unclaimed = len(run.records.unclaimed)
         if unclaimed:

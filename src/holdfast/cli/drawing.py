@@ -265,7 +265,8 @@ def _messages(line: Line, processes: list[Process], title: str) -> Iterator[str]
             if process.end in LOST:
                 yield f"Note over {who}: {process.end}"
             else:
-                yield f"{who}{'-x' if process.end in ('failed', 'parked') else '->>'}S: {_said(ENDS.get(process.end, ENDS['damaged'])[1])}"
+                _, said, _ = ENDS.get(process.end, ENDS["damaged"])
+                yield f"{who}{'-x' if process.end in ('failed', 'parked') else '->>'}S: {_said(said)}"
         case _:
             yield f"{who}->>S: {_said(_stored(line))}"
 

@@ -13,7 +13,7 @@ from holdfast.codec.annotations import MISSING, Types
 from holdfast.codec.format import MAX_DEPTH
 from holdfast.codec.reading import decode
 from holdfast.codec.sealing import seal, unseal
-from holdfast.codec.viewing import preview, readable
+from holdfast.codec.viewing import preview, readable, shortened
 from holdfast.codec.writing import canonical, encode, encode_inputs, fingerprint
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "preview",
     "readable",
     "seal",
+    "shortened",
     "unseal",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import chain
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import apsw
 
 from holdfast.store.queries import SCHEMA, queries_of
+from holdfast.store.reading import Rows, all_rows
 
 T = TypeVar("T")
 
@@ -23,33 +24,36 @@ SIZES = (*range(1, 17), *range(20, 65, 4), *range(80, 257, 16))
 _SIZE_OF = tuple(next(size for size in SIZES if size >= count) for count in range(SIZES[-1] + 1))
 
 
-def asked(db: apsw.Connection, text: str, given: Any, taken: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
+def asked(db: apsw.Connection, text: str, given: Any, taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
     """The rows of a SELECT. A text in them that was changed to what is no UTF-8 comes with escapes: no other row is to
     go unread because of it."""
     try:
         return taken(db.execute(text, given))
     except UnicodeDecodeError:
-        return taken(_with_escapes(db, text, given))
+        return taken(_Escaped(_with_escapes(db, text, given)))
 
 
-def _with_escapes(db: apsw.Connection, text: str, given: Any) -> Iterable[tuple[Any, ...]]:
+class _Escaped(list[tuple[Any, ...]]):
+    def fetchall(self) -> list[Any]:
+        return self
+
+
+def _with_escapes(db: apsw.Connection, text: str, given: Any) -> Iterator[tuple[Any, ...]]:
     asking, names = db.cursor(), list[str]()
 
     def note(cursor: apsw.Cursor, _: str, __: Any) -> bool:
-        names.extend(f'"{name}"' for name, *_ in cursor.description or ())
+        names.extend(f'"{name}"' for name, *_ in cursor.get_description())
         return False
 
     asking.exec_trace = note
     with suppress(apsw.ExecTraceAbort):
         asking.execute(text, given)
-    pairs = (
-        f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END" for name in names
-    )
-    for row in db.execute(f"SELECT {', '.join(pairs)} FROM ({text})", given):
-        yield tuple(
-            held.decode("utf-8", "backslashreplace") if kind == "text" else held
-            for kind, held in zip(row[::2], row[1::2], strict=True)
-        )
+    kinds = [f"typeof({name})" for name in names]
+    columns = [f"{kind}, CASE {kind} WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
+               for name, kind in zip(names, kinds, strict=True)]  # fmt: skip
+    for row in db.execute(f"SELECT {', '.join(columns)} FROM ({text})", given):
+        pairs = zip(row[::2], row[1::2], strict=True)
+        yield tuple(held.decode("utf-8", "backslashreplace") if kind == "text" else held for kind, held in pairs)
 
 
 class Transaction:
