@@ -66,7 +66,7 @@ PLANTED = [
         "src/holdfast/store/postgres.py",
         'return self._clock() if self._clock else int(self._ask("now", {})[0][0])',
         "return int(__import__('time').time() * 1000)",
-        [_CLOCKS + "test_who_died_is_taken_over_when_its_lease_lapses"],
+        [_CLOCKS + "test_who_died_is_taken_over_when_its_lease_lapses[dead one ahead]"],
     ),
     Plant(
         "a commit does not wait for the server's disk",
