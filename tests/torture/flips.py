@@ -13,6 +13,8 @@ import json
 import random
 import shutil
 import struct
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,8 @@ from holdfast.errors import HoldfastError
 from holdfast.store import open_store
 from holdfast.store.damage import recorded
 from holdfast.watching import Watcher
+
+from .case import Findings
 
 TABLES = ("run", "checkpoint", "claim", "signal", "news")
 GONE = "gone/0/0|1|1.00|f00d"  # an owner on another machine, whose lease has lapsed
@@ -102,8 +106,9 @@ async def fill(hf: Holdfast, told: Callable[[], None]) -> None:
     global _gate
     _gate = asyncio.Event()
     await hf.run(done("d"), id="done")
-    with contextlib.suppress(StepFailed):
-        await hf.run(failed("f"), id="failed")
+    for _ in range(2):  # the failure is tried anew
+        with contextlib.suppress(StepFailed):
+            await hf.run(failed("f"), id="failed")
     await hf.submit(done("q"), id="queued")
     await hf.start(live("l"), id="live")
     await hf.send("live", "approval", True, key="k")
@@ -147,6 +152,7 @@ class Flip(NamedTuple):
     bit: int
     value: Any  # what it holds then
     ids: frozenset[str]  # the runs that the row is of, or says it is of
+    hides_last: bool = False  # the last checkpoint of a run is then that of no run: it might never have been written
 
     def __str__(self) -> str:
         return f"{self.table}.{self.column} bit {self.bit} where {self.rowid}: {self.value!r}"
@@ -168,6 +174,7 @@ _ROWS = {
 def flips_of(ask: Callable[[str], list[dict[str, Any]]]) -> Iterator[Flip]:
     """Every bit of every value; of long ones the first and last bytes. ``ask`` runs a SELECT."""
     ids = {row["no"]: row["id"] for row in ask("SELECT no, id FROM run")}
+    last = {row["run_no"]: row["seq"] for row in ask("SELECT run_no, max(seq) AS seq FROM checkpoint GROUP BY run_no")}
     for table in TABLES:
         for row in ask(f"SELECT * FROM {table}"):
             rowid = " AND ".join(f"{name} = {row[name]}" for name in _ROWS[table])
@@ -176,7 +183,9 @@ def flips_of(ask: Callable[[str], list[dict[str, Any]]]) -> Iterator[Flip]:
                     of = {row["no"] if table == "run" else row["run_no"]}
                     if column in ("no", "run_no"):
                         of.add(value)
-                    yield Flip(table, rowid, column, bit, value, frozenset(ids[no] for no in of if no in ids))
+                    hides = (table, column) == ("checkpoint", "run_no") and row["seq"] == last[row["run_no"]]
+                    named = frozenset(ids[no] for no in of if no in ids)
+                    yield Flip(table, rowid, column, bit, value, named, hides)
 
 
 def _flipped(held: Any) -> Iterator[tuple[int, Any]]:
@@ -280,6 +289,7 @@ HARMLESS = {
     ("claim", "found"): "shown; whether it tells of a death is compared",
     ("claim", "seen_ms"): "shown, but for the first one's, which is compared",
     ("claim", "doing"): "sealed: not shown",
+    ("signal", "run_no"): "no row tells how many letters there were; it can be sent again",
     ("news", "data"): "sealed: not told; news are no history",
     ("news", "run_no"): "sealed: not told; news are no history",
     ("news", "epoch"): "sealed: not told; news are no history",
@@ -288,51 +298,90 @@ HARMLESS = {
 }
 
 
-class Judge:
-    """What was told before, and whether what is told now may be."""
+class Scene:
+    """A small store, what is told of it, and how its runs go on."""
 
-    def __init__(self, told: Told, resumes: dict[str, tuple[str, tuple[str, ...]]]) -> None:
-        self.told = told
-        self.resumes = resumes
+    def __init__(self, folder: Path) -> None:
+        self._whole = sqlite_scene(folder)
+        self.path = folder / "flipped.db"
+        self.restore()
+        self.told = told_of(self.path)
+        self.resumes = {id: self.resumed(id) for id in IDS}
+        self.size = self._whole.stat().st_size
 
-    def judge(self, flip: Flip, told: Told, again: Callable[[str], tuple[str, tuple[str, ...]]] | None) -> list[str]:
-        wrong = [
-            f"{reader} of {id!r} tells otherwise: {told.get((reader, id))}, and not {said}"
-            for (reader, id), said in self.told.items()
-            if id not in flip.ids and told.get((reader, id)) != said
-        ]
-        is_found = any(mark in said for key, said in told.items() if key not in self.told or said != self.told[key]
-                       for mark in DAMAGE)  # fmt: skip
-        for id in flip.ids if again is not None else ():
-            outcome, steps = again(id)
-            if any(mark in outcome for mark in DAMAGE):
-                is_found = True
-                if steps:
-                    wrong.append(f"{id!r} executed {steps} before it was found to be damaged")
-            elif outcome == f"NotFound: {outcome[10:]}":
-                pass
-            elif (outcome, steps) != self.resumes[id] and not is_found:
-                wrong.append(f"{id!r} resumes with {outcome} by {steps}, not {self.resumes[id]}")
-        if not is_found and flip.place not in HARMLESS:
+    def restore(self) -> None:
+        shutil.copy(self._whole, self.path)
+        for beside in ("-wal", "-shm", "-unsynced"):
+            Path(f"{self.path}{beside}").unlink(missing_ok=True)
+
+    def resumed(self, id: str, flip: Flip | None = None) -> tuple[str, tuple[str, ...]]:
+        self.restore()
+        if flip is not None:
+            self.change(flip)
+        return resumed(self.path, id)
+
+    def flips(self) -> list[Flip]:
+        self.restore()
+        return list(flips_of(self._ask))
+
+    def _ask(self, text: str) -> list[dict[str, Any]]:
+        db = apsw.Connection(str(self.path))
+        try:
+            cursor, rows = db.cursor(), []
+            for row in cursor.execute(text):
+                names = [name for name, *_ in cursor.get_description()]
+                rows.append(dict(zip(names, row, strict=True)))
+            return rows
+        finally:
+            db.close()
+
+    def change(self, flip: Flip) -> bool:
+        """Whether SQLite takes it: there may be another row of that key."""
+        is_text = isinstance(flip.value, Text)
+        value = "CAST(? AS TEXT)" if is_text else "?"
+        db = apsw.Connection(str(self.path))
+        try:
+            given = bytes(flip.value) if is_text else flip.value
+            db.execute(f"UPDATE {flip.table} SET {flip.column} = {value} WHERE {flip.rowid}", (given,))
+        except apsw.ConstraintError:
+            return False
+        finally:
+            db.close()
+        return True
+
+    def wrong_with(self, flip: Flip) -> list[str]:
+        """What is told wrongly with a bit of a value flipped; [] where nothing is."""
+        self.restore()
+        if not self.change(flip):
+            return []
+        try:
+            wrong = wrongly_told(self.told, told_of(self.path), flip.ids)
+            again = {id: self.resumed(id, flip) for id in flip.ids}
+        except Exception as error:
+            return [f"{flip}: it ended with {type(error).__name__}: {error}"]
+        told = {**told_of(self.path), **{("resume", id): outcome for id, (outcome, _) in again.items()}}
+        is_found = any(_is_damage(said) for key, said in told.items() if said != self.told.get(key))
+        for id, (outcome, steps) in again.items():
+            if _is_damage(outcome) and steps:
+                wrong.append(f"{id!r} executed {steps} before it was found to be damaged")
+            elif not (is_found or flip.hides_last) and (outcome, steps) != self.resumes[id]:
+                wrong.append(f"{id!r} resumes with {outcome} by {steps}, and not {self.resumes[id]}")
+        if not is_found and flip.place not in HARMLESS and not flip.hides_last:
             wrong.append("it is not found")
         return [f"{flip}: {each}" for each in wrong]
 
 
-def changed(scene: Path, copy: Path, flip: Flip) -> bool:
-    """A copy of the scene with the flip in it; False if SQLite takes it for no row."""
-    shutil.copy(scene, copy)
-    for beside in ("-wal", "-shm"):
-        Path(f"{copy}{beside}").unlink(missing_ok=True)
-    value = "CAST(? AS TEXT)" if isinstance(flip.value, Text) else "?"
-    db = apsw.Connection(str(copy))
-    try:
-        given = bytes(flip.value) if isinstance(flip.value, Text) else flip.value
-        db.execute(f"UPDATE {flip.table} SET {flip.column} = {value} WHERE {flip.rowid}", (given,))
-        return True
-    except apsw.ConstraintError:
-        return False
-    finally:
-        db.close()
+def _is_damage(said: str) -> bool:
+    return any(mark in said for mark in DAMAGE)
+
+
+def wrongly_told(before: Told, now: Told, ids: frozenset[str]) -> list[str]:
+    """What is told otherwise of runs that are none of ``ids``."""
+    return [
+        f"{reader} of {id!r} tells otherwise: {now.get((reader, id))}, and not {said}"
+        for (reader, id), said in before.items()
+        if id not in ids and now.get((reader, id)) != said
+    ]
 
 
 def sampled(flips: list[Flip], seed: int, each: int) -> list[Flip]:
@@ -344,17 +393,18 @@ def sampled(flips: list[Flip], seed: int, each: int) -> list[Flip]:
     return [flip for some in of_place.values() for flip in draw.sample(some, min(each, len(some)))]
 
 
-def sqlite_ask(scene: Path) -> Callable[[str], list[dict[str, Any]]]:
-    def ask(text: str) -> list[dict[str, Any]]:
-        db = apsw.Connection(str(scene))
-        try:
-            cursor = db.cursor()
-            rows = []
-            for row in cursor.execute(text):
-                names = [name for name, *_ in cursor.description]
-                rows.append(dict(zip(names, row, strict=True)))
-            return rows
-        finally:
-            db.close()
-
-    return ask
+def run(seed: int, until: float, *, only: int | None = None) -> Findings:
+    """Flips drawn from the seed; with ``only`` that one of them all."""
+    findings, began = Findings(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="holdfast-flips-") as folder:
+        scene = Scene(Path(folder))
+        every = scene.flips()
+        order = random.Random(seed).sample(range(len(every)), len(every)) if only is None else [only]
+        for number in order:
+            if only is None and time.monotonic() >= until:
+                break
+            findings.wrong += [f"flips {number}: {each}" for each in scene.wrong_with(every[number])]
+            findings.injected["bits flipped"] += 1
+            findings.cases += 1
+    findings.seconds = time.monotonic() - began
+    return findings
