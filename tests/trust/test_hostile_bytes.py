@@ -141,6 +141,29 @@ def test_mutated_records_of_ours_are_read_or_refused(data: bytes, is_sealed: boo
                 assert state == before
 
 
+@pytest.mark.parametrize(
+    "ops",
+    [
+        {"a": 5},
+        {"a": []},
+        {"a": ["set"]},
+        {"a": ["set", 5, 1]},
+        {"a": ["set", [1, 2], 1]},
+        {"a": ["zap", [], 1]},
+        {"a": ["del", [], 1]},
+        {"a": ["add", 3]},
+        {"a": ["merge", 3]},
+        {"a": ["merge", {"b": ["set", [], 1, 2]}]},
+    ],
+)
+def test_what_is_no_change_of_state_is_refused(ops: dict[str, Any]) -> None:
+    row = blank_row(1, 1, kind="step")
+    row.delta = encode({"step": ops})
+    with pytest.raises(CodecError, match="the state change of checkpoint 0 cannot be read") as caught:
+        decode_change(row)
+    assert caught.value.path.startswith("a")
+
+
 def test_what_is_sealed_is_refused_when_it_was_changed() -> None:
     doing = encode_doing(1, [["work", "", 1, 1]])
     assert decode_doing(doing) == (1, [("work", "", 1, 1)])
@@ -173,6 +196,7 @@ HOSTILE = {
     "an unknown extension": encode(Ext(99, b"\x01")),
     "an extension of nothing": encode(Ext(1, b"")),
     "a bytearray of ten gigabytes": encode(Ext(5, encode(10**10))),
+    "a bytearray of a number": encode(Ext(5, encode(1000))),
     "a tuple of a str": encode(Ext(1, encode("abc"))),
     "a set of lists": encode(Ext(2, encode([[1]]))),
     "an odd number of pairs": encode(Ext(14, encode([1, 2, 3]))),

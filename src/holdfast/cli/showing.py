@@ -17,6 +17,7 @@ from holdfast.cli.options import opened, run_named, shared
 from holdfast.cli.printing import console, dollars, escaped, fields, iso, local, print_json, seconds, short
 from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.progress import preview_of
+from holdfast.cli.raw import print_raw, raw_of
 from holdfast.cli.timeline import CALLS, Process, changed_keys, laid_out, process_of, processes_of, saved_by, stands_for
 from holdfast.cli.waiting import in_words
 from holdfast.errors import CodecError, HoldfastError
@@ -76,20 +77,27 @@ def _failure_of(row: RunRow) -> Failure | None:
 @click.option("--step", "seq", type=click.IntRange(min=1), metavar="N", help="One checkpoint, and why it was run.")
 @click.option("--limit", type=click.IntRange(min=0), default=60, show_default=True, help="Lines of steps; 0: all.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a sequence diagram, for Markdown.")
+@click.option("--raw", "as_raw", is_flag=True, help="Every column of every row as it is stored, and what is damaged.")
 @shared
-def show_command(id: str, seq: int | None, limit: int, as_mermaid: bool, store: str | None, as_json: bool) -> int:
+def show_command(
+    id: str, seq: int | None, limit: int, as_mermaid: bool, as_raw: bool, store: str | None, as_json: bool
+) -> int:
     """One run: how it stands, and what each of its processes did.
 
     Its state, its cost, its error with the traceback; then its timeline, with the processes side by side. Steps of one
     name in a row are one line, time in which nothing ran is drawn short.
     """
     with opened(store) as hf:
-        shown = Shown(hf, run_named(hf, id, store))
-    if seq is not None:
-        row = next((row for row in shown.rows if row.seq == seq), None)
-        if row is None:
+        row = run_named(hf, id, store)
+        shown = Shown(hf, row)
+        raw = raw_of(hf, row) if as_raw else None
+    if raw is not None:
+        print_json({**raw, "damages": shown.damages}) if as_json else print_raw(raw, shown.damages)
+    elif seq is not None:
+        found = next((row for row in shown.rows if row.seq == seq), None)
+        if found is None:
             raise Problem(f"run {id!r} has no checkpoint {seq}; it has {count(len(shown.rows), 'checkpoint')}.")
-        _show_step(shown, row, as_json=as_json)
+        _show_step(shown, found, as_json=as_json)
     elif as_mermaid:
         lines = laid_out(shown.processes, shown.now_ms, limit)
         diagram = mermaid(lines, shown.processes, shown.row.workflow or "session")
