@@ -18,6 +18,7 @@ from .errors import (
     Diverged,
     Fenced,
     HoldfastError,
+    InDoubt,
     Mismatch,
     StepFailed,
     StoreError,
@@ -286,11 +287,14 @@ class Execution:
         run.stops.append(end)
         try:
             await ended
+            await run.irreversible.over()
         except asyncio.CancelledError:
             self._falls_asleep(run)
             run.poison(Unloaded(body.why_unloaded(root)))
         if run.stop is None and not root.cancelled() and isinstance(error := root.exception(), Stop):
             run.poison(error.error)
+        if run.stop is None and body.exception_of(root) is None and (doubt := run.irreversible.left()) is not None:
+            run.poison(doubt)
         if run.stop is not None:
             await body.unwind(run, root, whole=self.is_asleep)
             return await self._stopped(run, run.stop.error)
@@ -309,15 +313,14 @@ class Execution:
             if isinstance(error, StoreError) and not self.home._serving:  # a worker tells the store itself, and when
                 self.home._unreturned.add(self._handed_back(run))
             raise error
-        parked = isinstance(error, (Diverged, CodecError))
         finish = self._handed_back(run)
-        if parked:
-            finish.status, finish.error = (
-                "parked",
-                Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
-            )
+        if isinstance(error, (Diverged, CodecError, InDoubt)):
+            finish.status = "in_doubt" if isinstance(error, InDoubt) else "parked"
+            finish.error = Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode()
             finish.parent_no = self.parent_no
-            self.log.error("parked: %s", error)
+            # A line for operators; the error itself says all there is to say.
+            told = str(error).partition("\n")[0] if isinstance(error, InDoubt) else str(error)
+            self.log.error("%s: %s", finish.status.replace("_", " "), told)
         elif self.is_asleep:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:

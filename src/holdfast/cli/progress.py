@@ -189,6 +189,8 @@ SIGNS = {
     "cancelled": ("⊘", "yellow"),
     "waiting": ("…", "cyan"),
     "refused": ("⊘", "yellow"),
+    "intent": ("?", "bold red"),
+    "not_done": ("⊘", "yellow"),
 }
 _ASCII = {
     "began": (">", "cyan"),
@@ -198,6 +200,8 @@ _ASCII = {
     "cancelled": ("/", "yellow"),
     "waiting": ("~", "cyan"),
     "refused": ("/", "yellow"),
+    "intent": ("?", "bold red"),
+    "not_done": ("/", "yellow"),
 }
 
 
