@@ -106,7 +106,6 @@ def _settled(claimed: RunRow, intent: Checkpoint, seq: int, result: bytes | None
         seq=seq,
         epoch=claimed.epoch,
         status=status,
-        attempts=0,
         started_ms=clock.now_ms(),
         duration_ms=0.0,
         result=result,

@@ -53,7 +53,7 @@ def ask_the_loop(call: Placed, perform: Performing) -> Any:
     if run.is_ignoring:
         time.sleep(_LOOP_CHECK_S)
     call.in_thread = True
-    frame.in_thread = True
+    frame.thread = threading.get_ident()
     try:
         run.loop.call_soon_threadsafe(_serve_as_task, call, perform, inbox)
         while True:
@@ -66,7 +66,7 @@ def ask_the_loop(call: Placed, perform: Performing) -> Any:
                 return told.value
             _tell(run, told.ended, *_run_body(told.frame, told.body))
     finally:
-        frame.in_thread = False
+        frame.thread = 0
 
 
 def _next(inbox: SimpleQueue[_Run | _Return], run: LiveRun) -> _Run | _Return:

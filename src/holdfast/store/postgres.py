@@ -16,7 +16,7 @@ from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, postgres_schema
-from holdfast.store.owners import run_row
+from holdfast.store.owners import row_of_revision, run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
 from holdfast.store.postgres_listen import Listener
@@ -34,7 +34,7 @@ from holdfast.store.protocol import (
     is_text,
 )
 from holdfast.store.reading import Reading, Rows, all_rows, signal_rows
-from holdfast.store.settling import one_epoch_each, run_nos, settled
+from holdfast.store.settling import in_halves, one_epoch_each, run_nos, settled
 
 T = TypeVar("T")
 
@@ -70,14 +70,19 @@ class PostgresStore(Reading):
             raise self._refusal
         if not (batch.creates or batch.appends or batch.finishes):
             return Committed()
-        return self._steps.run(
-            lambda db: self._commit(db, batch),
-            again=lambda db: self._settle(db, batch, sent_before=True),
-        )
+
+        def write(part: Batch) -> Committed:
+            return self._steps.run(
+                # Of what was refused as a whole, runs may have been created all the same.
+                lambda db: self._commit(db, part) if part is batch else self._settle(db, part, sent_before=True),
+                again=lambda db: self._settle(db, part, sent_before=True),
+            )
+
+        return in_halves(batch, write)
 
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}
-        alone = not _parents(batch)
+        alone = not (batch.revisions or _parents(batch))
         if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
                 if self._at_once(self._steps.transaction(db), batch, created):
@@ -127,6 +132,7 @@ class PostgresStore(Reading):
         }
         standing = {(run_no, seq): checksum for run_no, seq, checksum in t.ask("standing", places)}
         left = settled(batch, runs, standing)
+        t.bulk("revise", [row_of_revision(each) for each in left.revisions])
         for rest in _in_parts(left.appends, left.finishes):
             if not self._at_once(t, rest, {}):
                 raise StoreError(f"{self.url}: rows that were locked changed all the same.")

@@ -11,8 +11,8 @@ import apsw
 from msgspec.structs import astuple, replace
 
 from holdfast.store import owners
-from holdfast.store.owners import run_row
-from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, RunRow, end_checksum
+from holdfast.store.owners import row_of_revision, run_row
+from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Revision, RunRow, end_checksum
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 from holdfast.store.sqlite_file import in_transaction
 from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk
@@ -27,7 +27,7 @@ def commit(db: apsw.Connection, batch: Batch, now: int) -> Committed:
     if not (rows or batch.creates or batch.finishes):
         return Committed()
     try:
-        if batch.creates or batch.finishes or len(rows) > SIZES[-1]:
+        if batch.creates or batch.revisions or batch.finishes or len(rows) > SIZES[-1]:
             return in_transaction(db, lambda: _all_at_once(db, batch, now))
         if one_epoch_each(rows) and _append(db, rows) == len(rows):
             return Committed()
@@ -41,6 +41,7 @@ def _all_at_once(db: apsw.Connection, batch: Batch, now: int) -> Committed:
     created = _create(db, batch.creates, now)
     if not one_epoch_each(batch.appends) or _append(db, batch.appends) != len(batch.appends):
         raise _Unsettled
+    _revise(db, batch.revisions)
     if _finish(db, batch.finishes, now) != len(batch.finishes):
         raise _Unsettled
     return Committed(created=created)
@@ -58,6 +59,7 @@ def _settle(db: apsw.Connection, batch: Batch, now: int) -> Committed:
             standing[place] = checksum
     left = settled(batch, runs, standing)
     _append(db, left.appends)
+    _revise(db, left.revisions)
     _finish(db, left.finishes, now)
     return Committed(created=created, fenced=left.fenced)
 
@@ -84,6 +86,10 @@ def _create(db: apsw.Connection, given: list[RunRow], now: int) -> dict[str, Run
 
 def _append(db: apsw.Connection, rows: list[Checkpoint]) -> int:
     return bulk(db, "append", [astuple(row) for row in rows])[0]
+
+
+def _revise(db: apsw.Connection, revisions: list[Revision]) -> None:
+    bulk(db, "revise", [row_of_revision(each) for each in revisions])
 
 
 def _finish(db: apsw.Connection, finishes: list[Finish], now: int) -> int:
