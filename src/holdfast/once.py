@@ -114,7 +114,7 @@ class Once:
 
     def _close(self) -> None:
         """The attempt certainly has not happened."""
-        self._run.note(replace(self._intent, status="not_done", result=None, delta=None, started_ms=clock.now_ms()))
+        self._run.note(replace(self._row, status="not_done", result=None, started_ms=clock.now_ms()))
 
     # -- where its outcome is not known --------------------------------------------------------------------
 
