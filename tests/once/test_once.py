@@ -14,6 +14,7 @@ import pytest
 import holdfast
 from holdfast import NOT_DONE, Diverged, HoldfastError, InDoubt, NotInRun, StepFailed, step, workflow
 from holdfast.store import open_store
+from tests.worker.inside import serving
 
 effects: list[str] = []  # what happened outside, in order
 plan: dict[str, Any] = {}  # how the steps of a test behave
@@ -391,6 +392,40 @@ def test_sys_exit_in_the_step_is_a_doubt_at_once(tmp_path: Path) -> None:
     row = store.get("x")
     assert row is not None and row.status == "in_doubt", row
     store.close()
+
+
+# -- stopped from outside ----------------------------------------------------------------------------------
+
+
+def test_unloaded_while_it_is_in_flight(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            plan["gate A"] = asyncio.Event()
+            running = asyncio.create_task(ended(hf.run(one("pay"), id="x")))
+            while not (found := await hf.runs()) or not await hf.history(found[0].id):
+                await asyncio.sleep(0.01)
+            running.cancel()
+            await asyncio.wait({running})
+            assert running.cancelled() and (await hf.get("x")).status == "running", "nothing is recorded of a Ctrl-C"
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            doubt = await ended(hf.run(one("pay"), id="x"))
+            assert isinstance(doubt, InDoubt) and effects == []
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_drains_gives_it_time(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            plan["gate A"] = asyncio.Event()
+            await hf.submit(one("pay"), id="x")
+            async with serving(hf._store):
+                while not await hf.history("x"):
+                    await asyncio.sleep(0.01)
+                asyncio.get_running_loop().call_later(0.3, plan["gate A"].set)
+            assert effects == ["A"] and [row.status for row in hf._store.load(1)] == ["intent", "done"]
+
+    asyncio.run(scene())
 
 
 # -- phrased differently -----------------------------------------------------------------------------------
