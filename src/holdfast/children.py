@@ -112,5 +112,5 @@ async def _queue_again(home: Holdfast, row: RunRow, loop: Any) -> None:
 
 def _stands(wait: Wait) -> None:
     """Its child is in the store: from here on the run that waits may be let go of."""
-    wait.asked_ms = wait.frame.run.waits.now_ms()
-    wait.frame.run.ask_for_rest()
+    wait.frame.run.waits.unlooked.pop(wait, None)
+    wait.frame.run.looks.ask()

@@ -189,8 +189,13 @@ class Execution:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing goes on in the run until something outside comes about."""
-        return self.run is not None and self.run.is_waiting
+        """Whether nothing goes on in the run until something outside comes about, and nothing would be lost with it."""
+        return self.run is not None and self.run.rest is resting.Rest.WAITS
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing goes on in the run until something outside, or a timer in memory, comes about."""
+        return self.run is not None and self.run.rest is not resting.Rest.WORKS
 
     @property
     def is_asleep(self) -> bool:
@@ -213,7 +218,7 @@ class Execution:
         return True
 
     def _falls_asleep(self, run: LiveRun) -> bool:
-        if not run.is_waiting:
+        if run.rest is not resting.Rest.WAITS:
             return False
         due_ms = run.waits.due_ms
         if resting.leans_on_others(run):

@@ -55,6 +55,10 @@ class Served:
     def is_waiting(self) -> bool:
         return self.execution is not None and self.execution.is_waiting
 
+    @property
+    def is_idle(self) -> bool:
+        return self.execution is not None and self.execution.is_idle
+
     async def live(self, waiting_changed: Callable[[Execution], None]) -> None:
         """Until the run has ended, or is somebody else's, or nobody's."""
         error: BaseException | None

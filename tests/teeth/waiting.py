@@ -6,6 +6,8 @@ from .plant import Plant
 
 _WAITS = "tests/waiting/test_waits.py"
 _REST = "tests/waiting/test_rest.py"
+_SLOTS = "tests/waiting/test_slots.py"
+_MANY = "tests/waiting/test_many.py"
 _OVERLOOKED = "tests/waiting/test_overlooked.py"
 
 PLANTED = [
@@ -33,7 +35,8 @@ PLANTED = [
     Plant(
         name="a timeout does not look whether its signal came in time",
         file="src/holdfast/waits.py",
-        old='        elif wait.row.kind == "signal":  # it may be there, and was in time\n            self.look()\n',
+        old='        elif wait.row.kind == "signal":\n'
+        "            self._overdue[wait] = None\n            self.look()\n",
         new='        elif wait.row.kind == "signal":\n'
         '            wait.settle("failed", Failure("TimeoutError", _late(wait)).encode())\n',
         tests=[f"{_WAITS}::test_what_was_sent_in_time_is_in_time_although_nobody_looked"],
@@ -48,8 +51,8 @@ PLANTED = [
     Plant(
         name="waits of one name are served last come, first served",
         file="src/holdfast/waits.py",
-        old="        for wait in sorted(self.live, key=lambda each: each.begins.seq):\n            while",
-        new="        for wait in sorted(self.live, key=lambda each: -each.begins.seq):\n            while",
+        old="_Line(lambda each: each.begins.seq)",
+        new="_Line(lambda each: -each.begins.seq)",
         tests=[f"{_WAITS}::test_waits_of_one_name_are_served_in_the_order_they_were_made"],
     ),
     Plant(
@@ -62,8 +65,8 @@ PLANTED = [
     Plant(
         name="a wait that comes while outside is looked at counts as looked for",
         file="src/holdfast/lookout.py",
-        old="        for wait in watched:\n            wait.asked_ms = asked_ms\n",
-        new="        for wait in waits.live:\n            wait.asked_ms = asked_ms\n",
+        old="waits.looked(looked_for, ",
+        new="waits.looked(list(waits.unlooked), ",
         tests=[f"{_OVERLOOKED}::test_a_child_that_ends_while_its_parent_looks_for_something_else"],
     ),
     Plant(
@@ -76,15 +79,15 @@ PLANTED = [
     Plant(
         name="a run with a timer of asyncio's around its wait counts as waiting",
         file="src/holdfast/resting.py",
-        old="    if any(_is_timed(each) for each in chain):\n        return False\n",
-        new="",
+        old="    return Rest.IDLE if any(_is_timed(each) for each in chain) else Rest.WAITS\n",
+        new="    return Rest.WAITS\n",
         tests=[f"{_REST}::test_which_programs_only_wait[{name}-uvloop]" for name in ("timed", "limited")],
     ),
     Plant(
         name="a run counts as waiting beside a task that waits for outside",
         file="src/holdfast/resting.py",
-        old="    return bool(chain) and _is_by_asyncio(chain[-1], own)\n",
-        new="    return True\n",
+        old="    if not (in_thread or _is_of(waiter, own) or (chain and _is_by_asyncio(chain[-1], own))):\n",
+        new="    if False:\n",
         tests=[f"{_REST}::test_which_programs_only_wait[beside_a_future-asyncio]"],
     ),
     Plant(
@@ -93,5 +96,40 @@ PLANTED = [
         old="        if row is not None:\n            await recalled(self, row)\n",
         new='        if row is not None and self.kind != "run":\n            await recalled(self, row)\n',
         tests=[f"{_WAITS}::test_the_child_s_result_is_recalled_without_touching_the_child"],
+    ),
+    Plant(
+        name="a timer of asyncio's takes the slot of a run that waits",
+        file="src/holdfast/worker.py",
+        old="sum(served.is_idle for",
+        new="sum(served.is_waiting for",
+        tests=[f"{_SLOTS}::test_a_timer_holds_no_slot[{name}]" for name in ("limited", "beside_a_sleep")],
+    ),
+    Plant(
+        name="a run that was idle is not looked at again",
+        file="src/holdfast/resting.py",
+        old="        if found is not Rest.WAITS:  # what",
+        new="        if found is Rest.WORKS:  # what",
+        tests=[f"{_SLOTS}::test_what_goes_on_behind_a_timer_takes_its_slot_again"],
+    ),
+    Plant(
+        name="a run of thousands of tasks is looked at after each outcome",
+        file="src/holdfast/resting.py",
+        old="            self._not_before = began + _SHARE * took\n",
+        new="            pass\n",
+        tests=[f"{_MANY}::test_a_costly_look_is_not_taken_often"],
+    ),
+    Plant(
+        name="a parent reads each of its children whenever one has ended",
+        file="src/holdfast/lookout.py",
+        old="for id, status in stand.items() if status in _ENDED}",
+        new="for id, status in stand.items()}",
+        tests=[f"{_MANY}::test_who_waits_for_many_children_reads_those_that_ended"],
+    ),
+    Plant(
+        name="mail is handed out by asking everybody who waits",
+        file="src/holdfast/waits.py",
+        old="        for name in dict.fromkeys([*names, *self.mailbox.put(signals)]):\n",
+        new="        for name in dict.fromkeys([*names, *self.mailbox.put(signals), *self._lines]):\n",
+        tests=[f"{_MANY}::test_a_signal_among_many_that_are_waited_for_asks_only_its_own"],
     ),
 ]

@@ -234,6 +234,9 @@ class PostgresStore:
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
         return dict(self._ask("wakes", {"list": Array("int8", run_nos)}))
 
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        return dict(self._ask("statuses", {"list": Array("text", [id for id in ids if is_text(id)])}))
+
     def _transact(
         self, work: Callable[[Transaction], T], stands: Callable[[Transaction, T], bool] = lambda t, result: False
     ) -> T:

@@ -228,10 +228,10 @@ class SQLiteStore:
         return [Signal(**dict(zip(Signal.__struct_fields__, row, strict=True))) for row in found]
 
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for some in pieces(list(run_nos), 1000):
-            found.update(self._ask(listing("wakes", len(some)), items(some)))
-        return found
+        return dict(self._ask_of("wakes", run_nos))
+
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        return dict(self._ask_of("statuses", [id for id in ids if is_text(id)]))
 
     def listen(self, seconds: float) -> None:
         until, before = time.monotonic() + seconds, self.stamp()
@@ -256,10 +256,13 @@ class SQLiteStore:
 
     def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
         sums = {no: Spent() for no in run_nos}
-        for some in pieces(list(sums), 1000):
-            for no, tokens, usd, steps, saves, last_ms in self._ask(listing("spent", len(some)), items(some)):
-                sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
+        for no, tokens, usd, steps, saves, last_ms in self._ask_of("spent", list(sums)):
+            sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
         return sums
+
+    def _ask_of(self, name: str, values: Sequence[Any]) -> list[Any]:
+        some = pieces(list(values), 1000)
+        return [row for piece in some for row in self._ask(listing(name, len(piece)), items(piece))]
 
     def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
         # The columns come in the order of its fields, as _append sends them. Each row is taken as it comes: thousands
