@@ -61,6 +61,7 @@ class Execution:
         self.state = state
         self.wait = wait
         self.parent_no = parent_no
+        self.ancestors: list[str] | None = None  # who began it, oldest first, once that was asked for
         self.waiting_changed: Callable[[Execution], None] | None = None  # called on the loop
         self._asleep: Finish | None = None  # how it is handed back if it only waited
         self.log = RunLog(id)

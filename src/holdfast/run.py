@@ -6,6 +6,7 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -222,10 +223,17 @@ class LiveRun:
             self.quiet()
 
     async def hold(self) -> None:
-        """Where a step would begin in a run that is being drained: wait until it is stopped. Raises ``Stop``."""
-        stopped = asyncio.Event()
-        self.stops.append(stopped.set)
-        await stopped.wait()
+        """Where something would begin in a run that is being drained or closed: wait until it is stopped. Raises
+        ``Stop``."""
+        stopped: concurrent.futures.Future[None] = concurrent.futures.Future()  # who waits may be on another loop
+
+        def stop() -> None:
+            if not stopped.done():
+                stopped.set_result(None)
+
+        self.stops.append(stop)
+        if self.stop is None:
+            await asyncio.wrap_future(stopped)
         self.check()
 
     @property

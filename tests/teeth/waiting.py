@@ -6,6 +6,8 @@ from .plant import Plant
 
 _WAITS = "tests/waiting/test_waits.py"
 _REST = "tests/waiting/test_rest.py"
+_CIRCLES = "tests/waiting/test_circles.py"
+_SUBMIT = "tests/worker/test_submit.py"
 _SLOTS = "tests/waiting/test_slots.py"
 _MANY = "tests/waiting/test_many.py"
 _OVERLOOKED = "tests/waiting/test_overlooked.py"
@@ -44,7 +46,7 @@ PLANTED = [
     Plant(
         name="a signal that came too late is taken for one in time",
         file="src/holdfast/waits.py",
-        old="(wait.until_ms is not None and signal.sent_ms > wait.until_ms)",
+        old="wait.until_ms is not None and signal.sent_ms > wait.until_ms",
         new="False",
         tests=[f"{_WAITS}::test_what_was_sent_in_time_is_in_time_although_nobody_looked"],
     ),
@@ -131,5 +133,40 @@ PLANTED = [
         old="        for name in dict.fromkeys([*names, *self.mailbox.put(signals)]):\n",
         new="        for name in dict.fromkeys([*names, *self.mailbox.put(signals), *self._lines]):\n",
         tests=[f"{_MANY}::test_a_signal_among_many_that_are_waited_for_asks_only_its_own"],
+    ),
+    Plant(
+        name="a run may wait for the run that began it",
+        file="src/holdfast/circles.py",
+        old="    if id not in execution.ancestors:\n",
+        new="    if True:\n",
+        tests=[f"{_CIRCLES}::test_nobody_waits_for_who_began_it[sqlite-in a worker]"],
+    ),
+    Plant(
+        name="two runs may wait for each other",
+        file="src/holdfast/circles.py",
+        old="            if id == end:\n",
+        new="            if False:\n",
+        tests=[f"{_CIRCLES}::test_two_that_run_each_other[sqlite-in two processes]"],
+    ),
+    Plant(
+        name="a run that was cancelled elsewhere submits",
+        file="src/holdfast/submitting.py",
+        old="    if row is None or row.epoch != run.epoch:\n",
+        new="    if False:\n",
+        tests=[f"{_SUBMIT}::test_who_was_cancelled_elsewhere_submits_nothing[sqlite]"],
+    ),
+    Plant(
+        name="a run that must stop submits",
+        file="src/holdfast/submitting.py",
+        old="            await _refuse_if_stopped(home, run)\n",
+        new="            pass\n",
+        tests=[f"{_SUBMIT}::test_what_a_stopped_run_submits_on_its_way_out_is_not_submitted"],
+    ),
+    Plant(
+        name="a run that submits while its Holdfast is closed fails of that",
+        file="src/holdfast/submitting.py",
+        old="        await run.hold()  # it is about to be unloaded\n",
+        new="        pass\n",
+        tests=[f"{_SUBMIT}::test_a_run_that_submits_while_its_holdfast_closes_does_not_fail"],
     ),
 ]

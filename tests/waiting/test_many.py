@@ -12,7 +12,7 @@ import pytest
 from test_waits import begun
 
 import holdfast
-from holdfast import Holdfast, resting, workflow
+from holdfast import Holdfast, lookout, resting, workflow
 from holdfast.mailbox import Mailbox
 from holdfast.resting import Looks, Rest
 from holdfast.store.memory import MemoryStore
@@ -40,7 +40,8 @@ async def asking() -> list[int]:
     return list(await asyncio.gather(*(holdfast.wait_for(f"s{n}", int) for n in range(MANY))))
 
 
-def test_who_waits_for_many_children_reads_those_that_ended() -> None:
+def test_who_waits_for_many_children_reads_those_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "LOOK_EVERY_S", 0.001)
     read: Counter[str] = Counter()
 
     class Counting(MemoryStore):
