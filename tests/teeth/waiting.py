@@ -139,7 +139,7 @@ PLANTED = [
         file="src/holdfast/circles.py",
         old="    if id not in execution.ancestors:\n",
         new="    if True:\n",
-        tests=[f"{_CIRCLES}::test_nobody_waits_for_who_began_it[sqlite-in a worker]"],
+        tests=[f"{_CIRCLES}::test_nobody_waits_for_who_began_it_elsewhere[sqlite]"],
     ),
     Plant(
         name="two runs may wait for each other",
@@ -168,5 +168,12 @@ PLANTED = [
         old="        await run.hold()  # it is about to be unloaded\n",
         new="        pass\n",
         tests=[f"{_SUBMIT}::test_a_run_that_submits_while_its_holdfast_closes_does_not_fail"],
+    ),
+    Plant(
+        name="what is typed before it is asked for is text for ever",
+        file="src/holdfast/cli/sending.py",
+        old="    return Typed(text)\n",
+        new="    return text\n",
+        tests=["tests/cli/test_sending.py::test_what_is_typed_too_early_is_read_as_what_is_asked_for_later"],
     ),
 ]

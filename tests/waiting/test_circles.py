@@ -12,7 +12,8 @@ import pytest
 
 import holdfast
 from holdfast import Holdfast, HoldfastError, step, workflow
-from holdfast.store import Store, open_store
+from holdfast.admission import new_row
+from holdfast.store import Batch, Store, open_store
 
 sys.path.append(str(Path(__file__).parents[1] / "worker"))
 
@@ -57,6 +58,24 @@ def test_nobody_waits_for_who_began_it(store: Store, where: str) -> None:
     asyncio.run(main())
 
 
+def test_nobody_waits_for_who_began_it_elsewhere(store: Store) -> None:
+    """In a process that has not told yet what it waits for."""
+
+    async def main() -> None:
+        async with Holdfast(store) as hf:
+            await hf.submit(first(), id="a")
+            row = row_of(store, "a")
+            assert store.claim(row.no, row.epoch, owner="another|1|1|1", ttl_ms=60_000, lost=None) is not None
+            call = third()
+            child = new_row(call, call.inputs(), "c")
+            child.status, child.parent_no, child.epoch = "queued", row.no, 0
+            call.close()
+            store.commit(Batch(creates=[child]))
+            assert "it waits for 'a', which waits for 'c'" in await hf.run(third(), id="c")
+
+    asyncio.run(main())
+
+
 @workflow(version="1")
 async def one_of(other: str, me: str, begins: float) -> str:
     await asyncio.sleep(begins)
@@ -78,8 +97,8 @@ def test_two_that_run_each_other(store: Store, where: str) -> None:
                 assert await ended(store, "a", "b") == ["done", "done"]
         else:
             async with Holdfast(store) as hf, Holdfast(store) as other:
-                await hf.start(one_of("b", "a", 0.0), id="a")
                 await (other if where == "in two processes" else hf).start(one_of("a", "b", 1.0), id="b")
+                await hf.start(one_of("b", "a", 0.0), id="a")
                 assert await ended(store, "a", "b") == ["done", "done"]
         result = str((await Holdfast(store).get("a")).result)
         assert "run 'b' would wait for itself" in result and "'a', which waits for 'b'" in result

@@ -221,9 +221,8 @@ def test_what_a_stopped_run_submits_on_its_way_out_is_not_submitted() -> None:
         async with opened("memory://") as hf:
             running = asyncio.create_task(hf.run(parent(), id="p"))
             await asyncio.sleep(0.05)
-            await hf.cancel("p")
-            with pytest.raises(holdfast.Cancelled):
-                await running
+            running.cancel()  # it is unloaded
+            await asyncio.wait({running})
             assert [run.id for run in await hf.runs()] == ["p"]
             assert caught == ["Stop"] * 3
 
