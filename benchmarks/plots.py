@@ -116,7 +116,10 @@ PANELS: list[tuple[str, str, str, str, dict[str, Callable[[Medians], float]]]] =
 def draw(titles: dict[str, str], known: dict[str, Any], folder: Path) -> list[Path]:
     """The pictures of the results ``known``, by row; ``titles`` names the rows in their order."""
     with mpl.rc_context(STYLE):
-        return [_targets(titles, known, folder / "targets.png"), _parts(known, folder / "parts.png")]
+        pictures = [_targets(titles, known, folder / "targets.png")]
+        if any(row in known for _, _, row, *_ in PANELS):
+            pictures.append(_parts(known, folder / "parts.png"))
+        return pictures
 
 
 def _targets(titles: dict[str, str], known: dict[str, Any], path: Path) -> Path:

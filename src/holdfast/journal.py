@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ from . import clock
 from .errors import Fenced, HoldfastError, StoreError
 from .lease import Lease
 from .news import Bulletin, Newsroom
-from .store import Batch, Checkpoint, Committed, Finish, RunRow, Store
+from .store import FINISHED, Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
@@ -35,6 +35,7 @@ YIELD_S = 0.004  # how long the loop then lets the committer have the interprete
 
 T = TypeVar("T")
 Outcome = Callable[[Any, HoldfastError | None], None]
+Row: TypeAlias = RunRow | Checkpoint | Revision | Finish
 
 
 class Entry(msgspec.Struct):
@@ -42,7 +43,7 @@ class Entry(msgspec.Struct):
     None.
     """
 
-    row: RunRow | Checkpoint | Finish
+    row: Row
     loop: asyncio.AbstractEventLoop
     done: Outcome
 
@@ -185,11 +186,12 @@ class Journal:
         self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
+        self._refused: dict[int, tuple[int, HoldfastError]] = {}  # by run, under which epoch and why
         self._closed = self._ended = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def submit(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
+    def submit(self, row: Row, loop: asyncio.AbstractEventLoop, done: Outcome) -> None:
         """Queue a row; ``done`` is called on ``loop``, in the order of submission. Called on the loop's thread."""
         if self._closed:  # its thread ends, or has ended: who asks is told, not left waiting
             closed = StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
@@ -204,7 +206,7 @@ class Journal:
         if self._ended:  # closed since it was looked at, by another thread
             self._refuse_what_is_left()
 
-    async def committed(self, row: RunRow | Checkpoint | Finish, loop: asyncio.AbstractEventLoop) -> Any:
+    async def committed(self, row: Row, loop: asyncio.AbstractEventLoop) -> Any:
         """Commit a row and wait for that: the new row of a created run (None if its id existed), else None."""
         waiting: asyncio.Future[Any] = loop.create_future()
 
@@ -335,15 +337,16 @@ class Journal:
     def _commit(self, entries: list[Entry]) -> None:
         committed = Committed()
         if self._failed is None:
+            sent = [entry.row for entry in entries if self._refusal(entry) is None]
             try:
-                committed = self.store.commit(_batch(entries))
+                committed = self.store.commit(_batch(sent))
             except Exception as error:
                 self._failed = error
         self._tell(entries, committed)
 
     def _tell(self, entries: list[Entry], committed: Committed) -> None:
         finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
-        plain = self._failed is None and not committed.fenced and not committed.created
+        plain = not (self._failed or self._refused or committed.fenced or committed.created or committed.refused)
         for entry in entries:
             outcome = (entry, None, None) if plain else self._outcome(entry, committed)
             finished.setdefault(entry.loop, []).append(outcome)
@@ -361,10 +364,26 @@ class Journal:
             error.__cause__ = self._failed
             return entry, None, error
         if isinstance(row, RunRow):
-            return entry, committed.created.get(row.id), None
+            return entry, committed.created.get(row.id), committed.refused.get(row.id)
+        refused = committed.refused.get(row.run_no)
+        if refused is not None:
+            self._refused[row.run_no] = row.epoch, refused
+        else:
+            refused = self._refusal(entry)
+        if refused is not None:
+            return entry, None, refused
         if row.run_no in committed.fenced:
             return entry, None, Fenced("another owner has taken the run over")
         return entry, None, None
+
+    def _refusal(self, entry: Entry) -> HoldfastError | None:
+        """Why nothing more of a run is written under this epoch: rows behind one that was refused would leave a gap. It
+        can still be handed back, and is begun anew from what stands."""
+        row = entry.row
+        if not self._refused or isinstance(row, RunRow) or (isinstance(row, Finish) and row.status not in FINISHED):
+            return None
+        epoch, error = self._refused.get(row.run_no, (0, None))
+        return error if row.epoch <= epoch else None
 
     @property
     def failed(self) -> bool:
@@ -390,16 +409,19 @@ def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
     return call
 
 
-def _batch(entries: list[Entry]) -> Batch:
+def _batch(rows: list[Row]) -> Batch:
     creates: list[RunRow] = []
     appends: list[Checkpoint] = []
+    revisions: list[Revision] = []
     finishes: list[Finish] = []
-    for entry in entries:
-        row = entry.row
+    for row in rows:
         if isinstance(row, Checkpoint):
             appends.append(row)
         elif isinstance(row, Finish):
             finishes.append(row)
+        elif isinstance(row, Revision):
+            revisions.append(row)
+            appends.append(row.begins)
         else:
             creates.append(row)
-    return Batch(creates=creates, appends=appends, finishes=finishes)
+    return Batch(creates=creates, appends=appends, revisions=revisions, finishes=finishes)

@@ -17,7 +17,7 @@ import msgspec
 
 from . import codec
 from .errors import CodecError
-from .store import Checkpoint, Finish, News, RunRow, Store
+from .store import Checkpoint, Finish, News, Revision, RunRow, Store
 
 log = logging.getLogger("holdfast")
 
@@ -142,7 +142,7 @@ class Newsroom:
         if (self._arrived or self._waiting) and time.monotonic() >= self._written + FLUSH_EVERY_S:
             self._write()
 
-    def write_before(self, rows: Iterable[RunRow | Checkpoint | Finish]) -> None:
+    def write_before(self, rows: Iterable[RunRow | Checkpoint | Revision | Finish]) -> None:
         """A watcher that sees one of these has seen what its run told before."""
         if not (self._arrived or self._waiting):
             return

@@ -90,7 +90,7 @@ def rest_of(run: LiveRun) -> Rest:
     if any(row.kind != "workflow" for row, _ in run.under_way.values()):
         return Rest.WORKS
     root = run.root
-    if root is not None and root.task is None and not root.in_thread:
+    if root is not None and root.task is None and not root.thread:
         return Rest.WORKS  # the body is a thread that does something else
     own: set[Any] = {*run.members, *(wait.future for wait in run.waits.live)}
     found = Rest.WAITS
@@ -105,12 +105,12 @@ def _rest_of_task(task: asyncio.Task[Any], own: set[Any]) -> Rest:
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is None or task.cancelling():
         return Rest.WORKS  # it is about to run
-    chain = list(_awaited_by(task.get_coro()))
+    chain = list(awaited_by(task.get_coro()))
     if chain and _code_of(chain[-1]) is _SLEEP:
         return Rest.IDLE
     frame = branches.frame_of(task)
     # A thread whose call is one of the waits is blocked on it, too.
-    in_thread = frame is not None and frame.in_thread and branches.is_of_executor(waiter)
+    in_thread = frame is not None and frame.thread and branches.is_of_executor(waiter)
     if not (in_thread or _is_of(waiter, own) or (chain and _is_by_asyncio(chain[-1], own))):
         return Rest.WORKS
     return Rest.IDLE if any(_is_timed(each) for each in chain) else Rest.WAITS
@@ -120,7 +120,7 @@ def leans_on_others(run: LiveRun) -> bool:
     """Whether a task of a run that waits is blocked in a lock, queue or event. Whose it is cannot be seen: one that is
     shared with other runs (a limit on a rate) is let go of by them, and nobody tells a run that was let go of."""
     for task in run.members:
-        chain = list(_awaited_by(task.get_coro()))
+        chain = list(awaited_by(task.get_coro()))
         if chain and _code_of(chain[-1]) in _SHAREABLE:
             return True
     return False
@@ -156,7 +156,7 @@ _COMPLETED = "_wait_for_one"  # of as_completed; its timer is nowhere to be seen
 
 
 def _is_by_asyncio(innermost: Any, own: set[Any]) -> bool:
-    code, frame = _code_of(innermost), _frame_of(innermost)
+    code, frame = _code_of(innermost), frame_of(innermost)
     if code is _WAIT and frame is not None:
         return all(future.done() or _is_of(future, own) for future in frame.f_locals.get("fs", ()))
     if code is _WAIT_FOR and frame is not None:  # until 3.11 it pauses in a future of its own
@@ -166,7 +166,7 @@ def _is_by_asyncio(innermost: Any, own: set[Any]) -> bool:
 
 def _is_timed(awaiting: Any) -> bool:
     """Whether this coroutine has a timer of asyncio's running around what it awaits."""
-    code, frame = _code_of(awaiting), _frame_of(awaiting)
+    code, frame = _code_of(awaiting), frame_of(awaiting)
     if frame is None:
         return False
     if code in (_WAIT, _WAIT_FOR):
@@ -181,7 +181,7 @@ def _is_timed(awaiting: Any) -> bool:
     return False
 
 
-def _awaited_by(coro: Any) -> Iterator[Any]:
+def awaited_by(coro: Any) -> Iterator[Any]:
     """The coroutines (and asynchronous generators) a task is in, outermost first."""
     while coro is not None:
         if hasattr(coro, "_coro"):  # a call of ours
@@ -204,7 +204,8 @@ def _code_of(coro: Any) -> CodeType | None:
     return None
 
 
-def _frame_of(coro: Any) -> Any:
+def frame_of(coro: Any) -> Any:
+    """The Python frame of a coroutine (or asynchronous generator); None where it has ended."""
     for name in ("cr_frame", "ag_frame", "gi_frame"):
         if (frame := getattr(coro, name, None)) is not None:
             return frame

@@ -73,8 +73,8 @@ PLANTED = [
     ),
     Plant(
         name="a child of a cancelled run is begun",
-        file="src/holdfast/store/sqlite.py",
-        old="        owners.cancel_orphans(Transaction(db), now, created)\n",
+        file="src/holdfast/store/sqlite_batch.py",
+        old="    owners.cancel_orphans(Transaction(db), now, created)\n",
         new="",
         tests=[f"{_OVERLOOKED}::test_who_is_cancelled_elsewhere_begins_no_child[sqlite-here]"],
     ),
@@ -91,6 +91,13 @@ PLANTED = [
         old="    if not (in_thread or _is_of(waiter, own) or (chain and _is_by_asyncio(chain[-1], own))):\n",
         new="    if False:\n",
         tests=[f"{_REST}::test_which_programs_only_wait[beside_a_future-asyncio]"],
+    ),
+    Plant(
+        name="a run let go of in a lock that others hold does not look again",
+        file="src/holdfast/execution.py",
+        old="        if resting.leans_on_others(run):\n",
+        new="        if False:\n",
+        tests=["tests/worker/test_waiting.py::test_a_lock_that_runs_share_wakes_who_was_let_go_of[memory]"],
     ),
     Plant(
         name="a child whose outcome is recorded is run again",

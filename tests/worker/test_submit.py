@@ -203,15 +203,17 @@ def test_who_was_cancelled_elsewhere_submits_nothing(url: str) -> None:
 
 
 def test_what_a_stopped_run_submits_on_its_way_out_is_not_submitted() -> None:
+    """Nor what it called before it was stopped."""
+
     @workflow(version="1")
     async def parent() -> None:
+        home, calls = holdfast.current(), [job("a"), job("b"), job("c")]
         try:
             await asyncio.Event().wait()
         finally:
-            home = holdfast.current()
-            for n in range(3):
+            for n, call in enumerate(calls):
                 try:
-                    await home.submit(job("a"), id=f"x{n}")
+                    await home.submit(call, id=f"x{n}")
                 except BaseException as stopped:
                     caught.append(type(stopped).__name__)
 

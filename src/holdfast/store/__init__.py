@@ -15,6 +15,7 @@ from holdfast.store.protocol import (
     Committed,
     Finish,
     News,
+    Revision,
     RunRow,
     Signal,
     Spent,
@@ -22,6 +23,7 @@ from holdfast.store.protocol import (
     Taken,
     as_text,
     is_text,
+    revised,
 )
 from holdfast.store.urls import parse_url
 
@@ -34,6 +36,7 @@ __all__ = [
     "Committed",
     "Finish",
     "News",
+    "Revision",
     "RunRow",
     "Signal",
     "Spent",
@@ -42,6 +45,7 @@ __all__ = [
     "as_text",
     "is_text",
     "open_store",
+    "revised",
 ]
 
 

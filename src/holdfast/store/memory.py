@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from holdfast import clock as clocks
+from holdfast.errors import CodecError
 from holdfast.store.protocol import (
     FINISHED,
     Batch,
@@ -15,12 +16,15 @@ from holdfast.store.protocol import (
     Committed,
     Finish,
     News,
+    Revision,
     RunRow,
     Signal,
     Spent,
     Taken,
     end_checksum,
+    revised,
 )
+from holdfast.store.settling import by_run
 
 _UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
 
@@ -71,12 +75,15 @@ class MemoryStore:
         with self._data.lock:
             self._touch()
             committed = Committed()
-            for row in batch.creates:
-                if row.id not in self._data.numbers:
-                    committed.created[row.id] = self._create(row)
-            for run_no, (rows, finishes) in _by_run(batch).items():
-                if not self._write(run_no, rows, finishes):
-                    committed.fenced.add(run_no)
+            for run, part in by_run(batch).items():
+                if (why := _unfit(part)) is not None:
+                    committed.refused[run] = CodecError(f"{self.url}: {why}, more than any store can hold.")
+                    continue
+                for row in part.creates:
+                    if row.id not in self._data.numbers:
+                        committed.created[row.id] = self._create(row)
+                if isinstance(run, int) and not self._write(run, part.appends, part.revisions, part.finishes):
+                    committed.fenced.add(run)
             return committed
 
     def _create(self, given: RunRow) -> RunRow:
@@ -99,7 +106,7 @@ class MemoryStore:
             data.claims[row.no].append(Claim(run_no=row.no, epoch=row.epoch, owner=row.owner, claimed_ms=now))
         return copy.copy(row)
 
-    def _write(self, run_no: int, rows: list[Checkpoint], finishes: list[Finish]) -> bool:
+    def _write(self, run_no: int, rows: list[Checkpoint], revisions: list[Revision], finishes: list[Finish]) -> bool:
         """Everything a batch holds for one run, or, where the fence refuses any of it, nothing."""
         run = self._data.runs.get(run_no)
         if run is None or {row.epoch for row in rows} | {finish.epoch for finish in finishes} != {run.epoch}:
@@ -115,6 +122,9 @@ class MemoryStore:
         if run.owner is None and (fresh or not all(_is_done(run, finish) for finish in finishes)):
             return False
         standing.update(fresh)
+        for revision in revisions:
+            if run.owner is not None:
+                run = self._data.runs[run_no] = revised(run, revision)
         for finish in finishes:
             if run.owner is not None:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
@@ -337,13 +347,14 @@ class MemoryStore:
         self._data.changed = threading.Condition(self._data.lock)
 
 
-def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
-    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
-    for row in batch.appends:
-        parts.setdefault(row.run_no, ([], []))[0].append(row)
-    for finish in batch.finishes:
-        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
-    return parts
+def _unfit(part: Batch) -> str | None:
+    """What of it no column of a database takes; here it would pass until the run is moved to one."""
+    for row in (*part.creates, *part.appends, *part.revisions, *part.finishes):
+        for field in row.__struct_fields__:
+            value = getattr(row, field)
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                return f"{field} is {value}"
+    return None
 
 
 def _lost(row: RunRow, now: int, dead: Collection[str], asks: str) -> str | None:
@@ -366,7 +377,7 @@ def _add_up(rows: dict[int, Checkpoint]) -> Spent:
     return Spent(
         tokens=sum(row.tokens or 0 for row in rows.values()),
         usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),
-        steps=sum(row.kind == "step" for row in rows.values()),
+        steps=sum(row.kind == "step" and row.attempts > 0 for row in rows.values()),
         saves=sum(row.kind == "save" for row in rows.values()),
         last_ms=int(max((row.started_ms + row.duration_ms for row in rows.values()), default=0)),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from holdfast.store.protocol import RunRow, Signal, Taken
+from holdfast.store.protocol import Revision, RunRow, Signal, Taken
 
 _RUN_FIELDS = RunRow.__struct_fields__
 
@@ -26,6 +26,11 @@ class Transaction(Protocol):
 
 def run_row(row: Sequence[Any]) -> RunRow:
     return RunRow(**dict(zip(_RUN_FIELDS, row, strict=True)))
+
+
+def row_of_revision(of: Revision) -> tuple[Any, ...]:
+    code = (of.version, of.python, of.module, of.file)
+    return (of.run_no, of.epoch, *code, of.schema_version, of.state, of.checksum)
 
 
 def run_of_no(db: Transaction, no: int) -> RunRow:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import starmap
 from typing import Any, TypeVar
 
 import psycopg
@@ -17,7 +16,7 @@ from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, postgres_schema
-from holdfast.store.owners import run_row
+from holdfast.store.owners import row_of_revision, run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
 from holdfast.store.postgres_listen import Listener
@@ -26,27 +25,24 @@ from holdfast.store.postgres_url import Address
 from holdfast.store.protocol import (
     Batch,
     Checkpoint,
-    Claim,
     Committed,
     Finish,
     News,
     RunRow,
-    Signal,
-    Spent,
     Taken,
     end_checksum,
     is_text,
 )
-from holdfast.store.settling import one_epoch_each, run_nos, settled
+from holdfast.store.reading import Reading, Rows, all_rows, signal_rows
+from holdfast.store.settling import in_halves, one_epoch_each, run_nos, settled
 
 T = TypeVar("T")
 
-_NEWEST = 2**63 - 1
 PART_MAX_BYTES = 64 * 1024 * 1024  # a statement takes no array above a gigabyte, and neither side should hold many
 TELL_PATIENCE_S = 1.0  # steps wait behind news
 
 
-class PostgresStore:
+class PostgresStore(Reading):
     durable = True
 
     def __init__(self, address: Address, *, clock: Callable[[], int] | None = None) -> None:
@@ -74,14 +70,19 @@ class PostgresStore:
             raise self._refusal
         if not (batch.creates or batch.appends or batch.finishes):
             return Committed()
-        return self._steps.run(
-            lambda db: self._commit(db, batch),
-            again=lambda db: self._settle(db, batch, sent_before=True),
-        )
+
+        def write(part: Batch) -> Committed:
+            return self._steps.run(
+                # Of what was refused as a whole, runs may have been created all the same.
+                lambda db: self._commit(db, part) if part is batch else self._settle(db, part, sent_before=True),
+                again=lambda db: self._settle(db, part, sent_before=True),
+            )
+
+        return in_halves(batch, write)
 
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}
-        alone = not _parents(batch)
+        alone = not (batch.revisions or _parents(batch))
         if alone and _size_bytes(batch.appends) <= PART_MAX_BYTES and one_epoch_each([*batch.appends, *batch.finishes]):
             try:
                 if self._at_once(self._steps.transaction(db), batch, created):
@@ -131,6 +132,7 @@ class PostgresStore:
         }
         standing = {(run_no, seq): checksum for run_no, seq, checksum in t.ask("standing", places)}
         left = settled(batch, runs, standing)
+        t.bulk("revise", [row_of_revision(each) for each in left.revisions])
         for rest in _in_parts(left.appends, left.finishes):
             if not self._at_once(t, rest, {}):
                 raise StoreError(f"{self.url}: rows that were locked changed all the same.")
@@ -178,9 +180,6 @@ class PostgresStore:
 
         return self._transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
 
-    def owners(self) -> list[str]:
-        return [owner for (owner,) in self._ask("owners", {})]
-
     def renew(
         self,
         owner: str,
@@ -221,21 +220,10 @@ class PostgresStore:
             """Whether the signal that this wake numbered is ours."""
             if row is None or not t.ask("lock_id", {"id": id}):
                 return False
-            sent = [Signal(**dict(zip(Signal.__struct_fields__, found, strict=True)))
-                    for found in t.ask("signals", {"run_no": row.no, "after": row.wakes - 1})]  # fmt: skip
+            sent = signal_rows(t.ask("signals", {"run_no": row.no, "after": row.wakes - 1}))
             return any((s.n, s.name, s.value, s.key) == (row.wakes, name, value, key) for s in sent)
 
         return self._transact(put, stands=stands)
-
-    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
-        found = self._ask("signals", {"run_no": run_no, "after": after})
-        return [Signal(**dict(zip(Signal.__struct_fields__, row, strict=True))) for row in found]
-
-    def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
-        return dict(self._ask("wakes", {"list": Array("int8", run_nos)}))
-
-    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
-        return dict(self._ask("statuses", {"list": Array("text", [id for id in ids if is_text(id)])}))
 
     def _transact(
         self, work: Callable[[Transaction], T], stands: Callable[[Transaction, T], bool] = lambda t, result: False
@@ -244,44 +232,19 @@ class PostgresStore:
             raise self._refusal
         return self._rest.transact(work, stands)
 
+    def _ask(self, name: str, given: Mapping[str, Any], taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
+        return self._rest.ask(name, given, taken)
+
+    def _ask_of(self, name: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
+        if not values:
+            return []
+        return self._ask(name, {"list": Array("text" if isinstance(values[0], str) else "int8", values)})
+
     def listen(self, seconds: float) -> None:
         self._listener.listen(seconds)
 
     def _notify(self) -> None:
         self._ask("notify", {"channel": self._channel})
-
-    # -- reading -------------------------------------------------------------------------------------------
-
-    def get(self, id: str) -> RunRow | None:
-        if not is_text(id):
-            return None  # nobody could have created it
-        found = self._ask("run_of_id", {"id": id})
-        return run_row(found[0]) if found else None
-
-    def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
-        given = {"workflow": workflow, "limit": max(limit, 0), "after": _NEWEST if after is None else after}
-        if status is None:
-            return [run_row(row) for row in self._ask("runs", given)]
-        return [run_row(row) for row in self._ask("runs_of_status", {**given, "status": status})]
-
-    def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
-        sums = {no: Spent() for no in run_nos}
-        for no, tokens, usd, steps, saves, last_ms in self._ask("spent", {"list": Array("int8", list(sums))}):
-            sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
-        return sums
-
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
-        # The columns come in the order of its fields. Each row is taken as it comes: thousands of tuples kept at once
-        # would set off the garbage collector again and again.
-        given = {"run_no": run_no, "after": after}
-        return self._rest.ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
-
-    def claims(self, run_no: int) -> list[Claim]:
-        found = self._ask("claims", {"run_no": run_no})
-        return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
-
-    def _ask(self, name: str, given: Mapping[str, Any]) -> list[Any]:
-        return self._rest.ask(name, given, lambda rows: rows.fetchall())
 
     # -- news ----------------------------------------------------------------------------------------------
 
@@ -300,10 +263,6 @@ class PostgresStore:
             self._steps.transaction(db).ask("clear_news", {"idle_ms": idle_ms})
 
         self._steps.run(clear, patience_s=TELL_PATIENCE_S)
-
-    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
-        found = self._ask("news", {"run_no": run_no, "epoch": epoch, "n": n})
-        return [News(run_no=r[0], epoch=r[1], n=r[2], count=r[3], data=r[4]) for r in found]
 
     def stamp(self) -> object:
         return self._ask("stamp", {})[0][0]

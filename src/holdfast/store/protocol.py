@@ -15,6 +15,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec.msgpack import Encoder
+from msgspec.structs import replace
+
+from holdfast.errors import HoldfastError, StoreError
 
 _ENCODE = Encoder().encode
 FINISHED = frozenset({"done", "failed", "cancelled"})
@@ -126,10 +129,11 @@ class RunRow(msgspec.Struct, kw_only=True):
     doing: bytes | None = None  # what its owner had in flight when it last renewed its lease
     checksum: int = 0
     end_checksum: int = 0
+    schema_version: int = 0  # of the shape of its state, as its code counts; 0 where that does not count
 
     def compute_checksum(self) -> int:
-        """CRC-32 over what a run is created with."""
-        given = (self.id, self.workflow, self.version, self.python, self.module, self.file)
+        """CRC-32 over what a run is created with, and a revision changes."""
+        given = (self.id, self.workflow, self.version, self.python, self.module, self.file, self.schema_version)
         return zlib.crc32(_ENCODE((*given, self.inputs, self.fingerprint, self.state, self.seed)))
 
     @property
@@ -160,8 +164,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """The recorded costs of a run, added up over all its rows; ``steps`` and ``saves`` count those of kind "step" and
-    "save", and ``last_ms`` is when the last of them ended (0 if there is none)."""
+    """The recorded costs of a run, added up over all its rows. ``steps`` and ``saves`` count those of kind "step" and
+    "save"; a step without an attempt was kept from another version, and not executed. ``last_ms`` is when the last row
+    ended (0 if there is none)."""
 
     tokens: int = 0
     usd: float = 0.0
@@ -186,6 +191,33 @@ class Finish(msgspec.Struct, kw_only=True):
     waiting: bytes | None = None
     wakes: int | None = None
     parent_no: int | None = None
+
+
+class Revision(msgspec.Struct, kw_only=True):
+    """A run goes on as one recorded by other code, from the row ``begins`` on, which is committed with it."""
+
+    begins: Checkpoint
+    version: str
+    python: str
+    module: str
+    file: str
+    schema_version: int
+    state: bytes | None  # the encoded initial state
+    checksum: int  # of the run's row as it is from now on
+
+    @property
+    def run_no(self) -> int:
+        return self.begins.run_no
+
+    @property
+    def epoch(self) -> int:
+        return self.begins.epoch
+
+
+def revised(run: RunRow, revision: Revision) -> RunRow:
+    """The run's row as a revision leaves it."""
+    fields = ("version", "python", "module", "file", "schema_version", "state", "checksum")
+    return replace(run, **{name: getattr(revision, name) for name in fields})
 
 
 class Signal(msgspec.Struct, kw_only=True):
@@ -229,10 +261,11 @@ class News(msgspec.Struct, kw_only=True):
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """What one transaction writes, in this order. All of it, or nothing of it, is committed."""
+    """What one transaction writes, in this order: all of it or nothing, unless some of it is fenced or refused."""
 
     creates: list[RunRow] = []
-    appends: list[Checkpoint] = []
+    appends: list[Checkpoint] = []  # with those that revisions begin with
+    revisions: list[Revision] = []
     finishes: list[Finish] = []
 
 
@@ -243,10 +276,22 @@ class Committed(msgspec.Struct, kw_only=True):
     creates an id twice the first wins: whose it is tells the row's ``seed``.
     ``fenced`` holds the numbers of runs whose rows were not written because the epoch had moved on,
     because nobody owns the run any more, or because another row stands in the place of one of them.
+    ``refused`` says why nothing was written of a run, by its number, or created of one, by its id: ``CodecError`` for a
+    value that the store cannot hold, ``StoreError`` for what may pass.
     """
 
     created: dict[str, RunRow] = {}
     fenced: set[int] = set()
+    refused: dict[int | str, HoldfastError] = {}
+
+
+class Refused(StoreError):
+    """What was asked for was refused for a row in it, while others can be written. ``for_good``: so it will be the
+    next time."""
+
+    def __init__(self, message: str, *, for_good: bool = True) -> None:
+        self.for_good = for_good
+        super().__init__(message)
 
 
 class Store(Protocol):
@@ -260,10 +305,11 @@ class Store(Protocol):
         ...
 
     def commit(self, batch: Batch) -> Committed:
-        """Write a batch in one transaction. A row already there with the same ``(run_no, seq)`` and
-        checksum counts as written (a batch sent again after a lost connection), and so does a finish that
-        stands as it is; with another checksum its run counts as fenced. Of a fenced run nothing in the batch
-        is written, and the others are not disturbed. Appends are for runs created by an earlier batch.
+        """Write a batch in one transaction; in several, where a row in it is refused. A row already there with the same
+        ``(run_no, seq)`` and checksum counts as written (a batch sent again after a lost connection), and so does a
+        finish that stands as it is; with another checksum its run counts as fenced. Of a run that is fenced, or has a
+        row that is refused, nothing in the batch is written, and the others are not disturbed. Appends are for runs
+        created by an earlier batch.
         Raises ``StoreError``, after which none of it may be taken for written."""
         ...
 

@@ -38,9 +38,9 @@ SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORD
 SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORDER BY no FOR NO KEY UPDATE
 
 -- name: create
--- rows: text text text text text text bytea bytea bytea bytea text int8 int8 text bytea bytea int8 text int8 int8 int8 int8 int8 int8 bytea bytea int8 int8
+-- rows: text text text text text text bytea bytea bytea bytea text int8 int8 text bytea bytea int8 text int8 int8 int8 int8 int8 int8 bytea bytea int8 int8 int8
 INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum)
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version)
 SELECT v.* FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 ON CONFLICT (id) DO NOTHING
@@ -50,11 +50,12 @@ RETURNING no, id
 -- A row holds how long its lease (column20) and its delay (column23) are; the time is the database's.
 -- rows: as create
 INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum)
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version)
 SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10,
     v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18, v.column19,
     CASE WHEN v.column18 IS NULL THEN 0 ELSE :now_ms + v.column20 END, :now_ms, :now_ms,
-    CASE WHEN v.column23 = 0 THEN 0 ELSE :now_ms + v.column23 END, v.column24, v.column25, v.column26, v.column27, v.column28
+    CASE WHEN v.column23 = 0 THEN 0 ELSE :now_ms + v.column23 END, v.column24, v.column25, v.column26, v.column27, v.column28,
+    v.column29
 FROM (VALUES :rows) AS v
 ON CONFLICT (id) DO NOTHING
 RETURNING no, id, owner, epoch, lease_until_ms, created_ms, due_ms
@@ -90,6 +91,14 @@ FROM (VALUES :rows) AS v JOIN locked ON locked.no = v.column1 AND locked.epoch =
 WHERE run.no = v.column1
 RETURNING status, due_ms
 
+-- name: revise
+-- rows: int8 int8 text text text text int8 bytea int8
+-- From here on the run goes on as recorded by other code. Its rows of the same batch, and the fence, come before.
+UPDATE holdfast.run SET version = v.column3, python = v.column4, module = v.column5, file = v.column6, schema_version = v.column7,
+    state = v.column8, checksum = v.column9
+FROM (VALUES :rows) AS v
+WHERE run.no = v.column1 AND run.epoch = v.column2 AND run.owner IS NOT NULL
+
 -- name: wake
 -- Whether the run sleeps is looked at in the moment of the change: who is just going to sleep compares the number of wakes.
 UPDATE holdfast.run SET wakes = wakes + 1, due_ms = CASE WHEN owner IS NULL AND status = 'waiting' THEN 0 ELSE due_ms END
@@ -106,7 +115,7 @@ WHERE (run_no, seq) IN (SELECT * FROM unnest(CAST(:run_nos AS BIGINT[]), CAST(:s
 -- name: lock_runs/postgres
 -- Whole and in the one order: for what is settled, and what must not be looked at while another changes it.
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
 FROM holdfast.run WHERE no IN (:list) ORDER BY no FOR NO KEY UPDATE
 
 -- name: lock_id/postgres
@@ -124,31 +133,31 @@ ORDER BY no FOR NO KEY UPDATE
 
 -- name: run_of_no
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
 FROM holdfast.run WHERE no = :no
 
 -- name: run_of_id
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
 FROM holdfast.run WHERE id = :id
 
 -- name: runs
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
 FROM holdfast.run
 WHERE no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: runs_of_status
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
 FROM holdfast.run
 WHERE status = :status AND no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: spent
 SELECT run_no, CAST(coalesce(sum(tokens), 0) AS BIGINT), coalesce(sum(usd), 0.0),
-    sum(CASE WHEN kind = 'step' THEN 1 ELSE 0 END), sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
+    sum(CASE WHEN kind = 'step' AND attempts > 0 THEN 1 ELSE 0 END), sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
 FROM holdfast.checkpoint WHERE run_no IN (:list)
 GROUP BY run_no
 
@@ -173,7 +182,7 @@ UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', d
     lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
 
 -- name: due
 -- What nobody owns is found by one of two indices: what is due at once, and what has a time.
@@ -193,7 +202,7 @@ ORDER BY priority DESC, no LIMIT :limit
 -- Each part locks what it finds and passes over what another worker has locked; what is left over is let go at the end
 -- of the transaction. The last column says how its owner was lost.
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, lost
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, lost
 FROM (
     SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
         WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)

@@ -1,50 +1,29 @@
-"""The store that needs nothing: one SQLite file.
-
-Appends are one multi-row statement that commits itself. It carries the fence, and it fails as a whole when
-a row is there already; only when it did not write exactly what was asked for is the batch settled run by
-run, in a transaction. To settle a batch is to send it again, so what was written already does no harm.
-"""
+"""The store that needs nothing: one SQLite file."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import starmap
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
-from msgspec.structs import astuple, replace
 
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
-from holdfast.store import forking, owners, sqlite_file
-from holdfast.store.owners import run_row
-from holdfast.store.protocol import (
-    Batch,
-    Checkpoint,
-    Claim,
-    Committed,
-    Finish,
-    News,
-    RunRow,
-    Signal,
-    Spent,
-    Taken,
-    end_checksum,
-    is_text,
-)
-from holdfast.store.settling import one_epoch_each, run_nos, settled
+from holdfast.store import forking, owners, sqlite_batch, sqlite_file
+from holdfast.store.protocol import Batch, Committed, News, Refused, RunRow, Taken, is_text
+from holdfast.store.reading import Reading, Rows, all_rows
+from holdfast.store.settling import in_halves
 from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
-from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk, items, listing, pieces
+from holdfast.store.sqlite_rows import TEXTS, Transaction, bulk, items, listing, pieces
 
 T = TypeVar("T")
 
-_NEWEST = 2**63 - 1
 LISTEN_S = 0.02  # how often it is looked whether another process has written
 TELL_BUSY_MS = 1000  # news wait no longer for another process's write, since steps wait behind them
 
@@ -52,7 +31,7 @@ TELL_BUSY_MS = 1000  # news wait no longer for another process's write, since st
 _parked: list[object] = []
 
 
-class SQLiteStore:
+class SQLiteStore(Reading):
     """``vfs`` names a registered SQLite file system, for tests that make the disk fail."""
 
     durable = True
@@ -91,79 +70,8 @@ class SQLiteStore:
     def now_ms(self) -> int:
         return self._clock() if self._clock else clocks.now_ms()
 
-    # -- writing -------------------------------------------------------------------------------------------
-
     def commit(self, batch: Batch) -> Committed:
-        return self._write(lambda db: self._commit(db, batch))
-
-    def _commit(self, db: apsw.Connection, batch: Batch) -> Committed:
-        rows = batch.appends
-        if not (rows or batch.creates or batch.finishes):
-            return Committed()
-        try:
-            if batch.creates or batch.finishes or len(rows) > SIZES[-1]:
-                return in_transaction(db, lambda: self._all_at_once(db, batch))
-            if one_epoch_each(rows) and _append(db, rows) == len(rows):
-                return Committed()
-        except (apsw.ConstraintError, _Unsettled):
-            pass
-        return in_transaction(db, lambda: self._settle(db, batch))
-
-    def _all_at_once(self, db: apsw.Connection, batch: Batch) -> Committed:
-        """The batch as nearly every batch goes; rolled back, to be settled, if the fence has a say in it."""
-        created = self._create(db, batch.creates)
-        if not one_epoch_each(batch.appends) or _append(db, batch.appends) != len(batch.appends):
-            raise _Unsettled
-        if self._finish(db, batch.finishes) != len(batch.finishes):
-            raise _Unsettled
-        return Committed(created=created)
-
-    def _settle(self, db: apsw.Connection, batch: Batch) -> Committed:
-        created = self._create(db, batch.creates)
-        runs: dict[int, RunRow] = {}
-        for no in run_nos(batch):
-            runs.update((no, run_row(found)) for found in db.execute(TEXTS["run_of_no"], {"no": no}))
-        standing: dict[tuple[int, int], int] = {}
-        for row in batch.appends:
-            place = (row.run_no, row.seq)
-            for (checksum,) in db.execute(TEXTS["standing"], {"run_no": row.run_no, "seq": row.seq}):
-                standing[place] = checksum
-        left = settled(batch, runs, standing)
-        _append(db, left.appends)
-        self._finish(db, left.finishes)
-        return Committed(created=created, fenced=left.fenced)
-
-    def _create(self, db: apsw.Connection, given: list[RunRow]) -> dict[str, RunRow]:
-        if not given:
-            return {}
-        now = self.now_ms()
-        rows: dict[str, RunRow] = {}
-        for row in given:
-            until = 0 if row.owner is None else now + row.lease_until_ms
-            due = now + row.due_ms if row.due_ms else 0
-            new = replace(row, lease_until_ms=until, due_ms=due, created_ms=now, updated_ms=now)
-            new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.result, new.error)
-            rows.setdefault(row.id, new)
-        created: dict[str, RunRow] = {}
-        for no, id in bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
-            created[id] = rows[id]
-            created[id].no = no
-        owners.cancel_orphans(Transaction(db), now, created)
-        owned = [(r.no, r.epoch, r.owner, now) for r in created.values() if r.owner is not None]
-        bulk(db, "record_claims", owned)
-        return created
-
-    def _finish(self, db: apsw.Connection, finishes: list[Finish]) -> int:
-        now = self.now_ms()
-        rows = []
-        for f in finishes:
-            end = (f.status, f.result, f.error, end_checksum(f.result, f.error), now, f.due_ms, f.waiting, f.wakes)
-            rows.append((f.run_no, f.epoch, *end))
-        changed = bulk(db, "finish", rows)[0]
-        for finish in finishes:
-            if finish.parent_no is not None:
-                owners.wake(Transaction(db), finish.parent_no)
-        return changed
+        return in_halves(batch, lambda part: self._write(lambda db: sqlite_batch.commit(db, part, self.now_ms())))
 
     # -- owners --------------------------------------------------------------------------------------------
 
@@ -196,9 +104,6 @@ class SQLiteStore:
             return []
         return self._write(lambda db: in_transaction(db, lambda: take(db)))
 
-    def owners(self) -> list[str]:
-        return [owner for (owner,) in self._ask(TEXTS["owners"], ())]
-
     def renew(
         self,
         owner: str,
@@ -223,56 +128,10 @@ class SQLiteStore:
     def send(self, id: str, name: str, value: bytes, *, key: str | None) -> RunRow | None:
         return self._transact(lambda t: owners.send(t, self.now_ms(), id, name, value, key))
 
-    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
-        found = self._ask(TEXTS["signals"], {"run_no": run_no, "after": after})
-        return [Signal(**dict(zip(Signal.__struct_fields__, row, strict=True))) for row in found]
-
-    def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
-        return dict(self._ask_of("wakes", run_nos))
-
-    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
-        return dict(self._ask_of("statuses", [id for id in ids if is_text(id)]))
-
     def listen(self, seconds: float) -> None:
         until, before = time.monotonic() + seconds, self.stamp()
         while (left := until - time.monotonic()) > 0 and self.stamp() == before:
             time.sleep(min(LISTEN_S, left))
-
-    # -- reading -------------------------------------------------------------------------------------------
-
-    def get(self, id: str) -> RunRow | None:
-        found = self._ask(TEXTS["run_of_id"], {"id": id}) if is_text(id) else []
-        return run_row(found[0]) if found else None
-
-    def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
-        given = {
-            "workflow": workflow,
-            "limit": max(limit, 0),
-            "after": _NEWEST if after is None else after,
-        }
-        if status is None:
-            return [run_row(row) for row in self._ask(TEXTS["runs"], given)]
-        return [run_row(row) for row in self._ask(TEXTS["runs_of_status"], {**given, "status": status})]
-
-    def spent(self, run_nos: Sequence[int]) -> dict[int, Spent]:
-        sums = {no: Spent() for no in run_nos}
-        for no, tokens, usd, steps, saves, last_ms in self._ask_of("spent", list(sums)):
-            sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
-        return sums
-
-    def _ask_of(self, name: str, values: Sequence[Any]) -> list[Any]:
-        some = pieces(list(values), 1000)
-        return [row for piece in some for row in self._ask(listing(name, len(piece)), items(piece))]
-
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
-        # The columns come in the order of its fields, as _append sends them. Each row is taken as it comes: thousands
-        # of tuples kept at once would set off the garbage collector again and again.
-        given = {"run_no": run_no, "after": after}
-        return self._ask(TEXTS["load"], given, lambda rows: list(starmap(Checkpoint, rows)))
-
-    def claims(self, run_no: int) -> list[Claim]:
-        found = self._ask(TEXTS["claims"], {"run_no": run_no})
-        return [Claim(**dict(zip(Claim.__struct_fields__, row, strict=True))) for row in found]
 
     # -- news ----------------------------------------------------------------------------------------------
 
@@ -289,13 +148,9 @@ class SQLiteStore:
     def clear_news(self, *, idle_ms: int) -> None:
         self._tell(lambda db: db.execute(TEXTS["clear_news"], {"now_ms": self.now_ms(), "idle_ms": idle_ms}))
 
-    def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
-        found = self._ask(TEXTS["news"], {"run_no": run_no, "epoch": epoch, "n": n})
-        return [News(run_no=r[0], epoch=r[1], n=r[2], count=r[3], data=r[4]) for r in found]
-
     def stamp(self) -> object:
         with self._read_lock:
-            found = self._ask("PRAGMA data_version", ())
+            found = self._looked(lambda db: db.execute("PRAGMA data_version").fetchall())
             return self._opened, found  # versions of two connections cannot be compared
 
     def _tell(self, work: Callable[[apsw.Connection], Any]) -> None:
@@ -331,12 +186,14 @@ class SQLiteStore:
                 raise self._refusal
             try:
                 return work(self._writer or self._open_writer())
+            except apsw.TooBigError as error:
+                raise Refused(str(explain(self.path, error))) from error  # and the handle is as good as before
             except apsw.Error as error:
                 told = self._explained(error)
                 self._give_up_writer()
                 raise told from error
             except (TypeError, ValueError, OverflowError) as error:
-                raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
+                raise Refused(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         return self._write(lambda db: in_transaction(db, lambda: work(Transaction(db))))
@@ -365,8 +222,15 @@ class SQLiteStore:
         else:
             self._failed.append(db)
 
-    def _ask(self, text: str, given: Any, taken: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
-        return self._looked(lambda db: taken(db.execute(text, given))) or []
+    def _ask(self, name: str, given: Mapping[str, Any], taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
+        return self._looked(lambda db: taken(db.execute(TEXTS[name], given))) or []
+
+    def _ask_of(self, name: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
+        def look(db: apsw.Connection) -> list[Any]:
+            some = pieces(list[Any](values), 1000)
+            return [row for part in some for row in db.execute(listing(name, len(part)), items(part))]
+
+        return self._looked(look) or []
 
     def _looked(self, look: Callable[[apsw.Connection], T]) -> T | None:
         """None as long as there is no file."""
@@ -444,11 +308,3 @@ class SQLiteStore:
         if inherited and self._pid != os.getpid():
             self._pid = -1
         self._start()
-
-
-class _Unsettled(Exception):
-    """Rolls a batch back that did not go through as a whole."""
-
-
-def _append(db: apsw.Connection, rows: list[Checkpoint]) -> int:
-    return bulk(db, "append", [astuple(row) for row in rows])[0]

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.store import Batch, Claim, Spent, Store
+from holdfast.errors import CodecError
+from holdfast.store import Batch, Claim, Finish, Spent, Store, revised
 
-from .rows import Clock, MakeStore, append, at_once, checkpoint, create, finish, numbers, run_row
+from .rows import Clock, MakeStore, append, at_once, checkpoint, claim, create, finish, numbers, revision, run_row
+
+TOO_MUCH = 2**63
 
 
 class Records:
@@ -64,6 +67,40 @@ class Records:
         rows = create(store, *(f"r{n}" for n in range(300)))
         assert len({row.no for row in rows}) == 300
         assert [row.id for row in rows] == [f"r{n}" for n in range(300)]
+
+    def test_a_revision_comes_back_with_the_row_it_begins_with(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        append(store, checkpoint(run.no, 1))
+        first = revision(run, 2)
+        for _ in range(2):  # sent again after a lost connection
+            batch = Batch(appends=[first.begins, checkpoint(run.no, 3)], revisions=[first])
+            assert store.commit(batch).fenced == set()
+            found = store.get("a")
+            assert found == revised(run, first) and found is not None and found.is_intact
+            assert (found.version, found.python, found.schema_version, found.state) == ("2", "3.12", 7, b"\x81")
+            assert (found.module, found.file, found.inputs) == ("loans2", "/srv/2.py", run.inputs)
+            assert [(row.seq, row.kind) for row in store.load(run.no)] == [(1, "step"), (2, "version"), (3, "step")]
+
+    def test_a_revision_and_the_end_of_a_run_in_one_batch(self, store: Store) -> None:
+        (run,), (other,) = create(store, "a"), create(store, "b")
+        first = revision(run, 1)
+        end = Finish(run_no=run.no, epoch=run.epoch, status="done", result=b"\x01", parent_no=other.no)
+        store.commit(Batch(appends=[first.begins], revisions=[first], finishes=[end]))
+        found = store.get("a")
+        assert found is not None and found.is_intact and (found.version, found.status) == ("2", "done")
+
+    def test_a_fenced_revision_changes_nothing(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        assert claim(store, run) is not None
+        first = revision(run, 1)
+        assert store.commit(Batch(appends=[first.begins], revisions=[first])).fenced == {run.no}
+        found = store.get("a")
+        assert found is not None and (found.version, found.schema_version, numbers(store, run)) == ("1", 0, [])
+
+    def test_steps_that_were_kept_from_another_version_were_not_executed(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        append(store, checkpoint(run.no, 1), checkpoint(run.no, 2, attempts=0))
+        assert store.spent([run.no])[run.no].steps == 1
 
     def test_runs_are_listed_newest_first_in_pages(self, store: Store) -> None:
         rows = create(store, *(f"r{n}" for n in range(7)))
@@ -155,3 +192,35 @@ class Records:
             999_999: Spent(),
         }
         assert store.spent([]) == {}
+
+    def test_a_row_that_is_refused_takes_no_other_run_along(self, store: Store) -> None:
+        """Nobody has a column for such a number. Of its own run nothing is written, or there would be a gap."""
+        runs = create(store, *(f"r{n}" for n in range(9)))
+        ends, bad, worse = runs[6], runs[3], runs[7]
+        batch = Batch(
+            creates=[run_row("good"), run_row("bad", priority=TOO_MUCH), run_row("better", owner="you")],
+            appends=[
+                *(checkpoint(run.no, 1) for run in runs),
+                checkpoint(bad.no, 2, tokens=TOO_MUCH),
+                *(checkpoint(run.no, 3 if run is bad else 2) for run in runs),
+            ],
+            finishes=[
+                Finish(run_no=ends.no, epoch=1, status="done", result=b"r"),
+                Finish(run_no=worse.no, epoch=1, status="waiting", wakes=TOO_MUCH),
+            ],
+        )
+        committed = store.commit(batch)
+        assert set(committed.refused) == {bad.no, worse.no, "bad"} and committed.fenced == set()
+        assert all(isinstance(why, CodecError) for why in committed.refused.values())
+        assert [numbers(store, run) for run in runs] == [[] if run in (bad, worse) else [1, 2] for run in runs]
+        assert {id: row.owner for id, row in committed.created.items()} == {"good": "me", "better": "you"}
+        assert store.get("bad") is None and store.get("good") == committed.created["good"]
+        rows = {run.no: store.get(run.id) for run in (ends, worse)}
+        assert [row and row.status for row in rows.values()] == ["done", "running"]
+        assert append(store, checkpoint(bad.no, 1)) == set(), "it is still its owner's"
+
+    def test_what_is_refused_alone(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        committed = store.commit(Batch(appends=[checkpoint(run.no, 1), checkpoint(run.no, 2, attempts=TOO_MUCH)]))
+        assert list(committed.refused) == [run.no] and numbers(store, run) == []
+        assert store.commit(Batch(creates=[run_row("b", priority=TOO_MUCH)])).created == {} and store.get("b") is None

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from holdfast.store import Batch, Checkpoint, Finish, News, RunRow, Store
+from holdfast.store import Batch, Checkpoint, Finish, News, Revision, RunRow, Store, revised
 
 
 class MakeStore(Protocol):
@@ -63,6 +63,15 @@ def checkpoint(run_no: int, seq: int, *, epoch: int = 1, **more: Any) -> Checkpo
     row = Checkpoint(run_no=run_no, seq=seq, epoch=epoch, **{**given, **more})
     row.checksum = row.compute_checksum()
     return row
+
+
+def revision(run: RunRow, seq: int, **more: Any) -> Revision:
+    """What makes it a run of version 2, beginning with checkpoint ``seq``."""
+    begins = checkpoint(run.no, seq, epoch=run.epoch, kind="version", name=run.workflow, version=run.version)
+    changed = {"version": "2", "python": "3.12", "module": "loans2", "file": "/srv/2.py", "schema_version": 7, **more}
+    made = Revision(begins=begins, state=b"\x81", checksum=0, **changed)
+    made.checksum = revised(run, made).compute_checksum()
+    return made
 
 
 def create(store: Store, *ids: str, **more: Any) -> list[RunRow]:

@@ -36,7 +36,8 @@ CREATE TABLE holdfast.run (
     waiting bytea,
     doing bytea,
     checksum bigint NOT NULL,
-    end_checksum bigint NOT NULL
+    end_checksum bigint NOT NULL,
+    schema_version BIGINT NOT NULL
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX run_id ON holdfast.run (id);
 CREATE INDEX run_status ON holdfast.run (status, no);

@@ -31,7 +31,8 @@ CREATE TABLE run (
     waiting BLOB,
     doing BLOB,
     checksum INTEGER NOT NULL,
-    end_checksum INTEGER NOT NULL
+    end_checksum INTEGER NOT NULL,
+    schema_version INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX run_id ON run (id);
 CREATE INDEX run_status ON run (status);
