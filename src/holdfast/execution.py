@@ -195,11 +195,6 @@ class Execution:
         return self.run is not None and self.run.rest is resting.Rest.WAITS
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing goes on in the run until something outside, or a timer in memory, comes about."""
-        return self.run is not None and self.run.rest is not resting.Rest.WORKS
-
-    @property
     def is_asleep(self) -> bool:
         """Whether it was handed back while it only waited."""
         return self._asleep is not None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import workflow
+from holdfast import Holdfast, workflow
+from holdfast.resting import Rest
 from holdfast.store.memory import MemoryStore
 
 sys.path.append(str(Path(__file__).parents[1] / "worker"))
@@ -100,6 +101,11 @@ def test_a_timer_holds_no_slot(name: str) -> None:
     asyncio.run(main())
 
 
+def rest_of(hf: Holdfast, id: str) -> Rest:
+    run = hf._live[id].run
+    return Rest.WORKS if run is None else run.rest
+
+
 gone_on = asyncio.Event()
 
 
@@ -120,8 +126,8 @@ def test_what_goes_on_behind_a_timer_takes_its_slot_again() -> None:
         gone_on.set()
         async with serving(store, concurrency=1) as hf:
             await hf.submit(works_after_a_while(), id="a")
-            await until(lambda: hf._live.get("a") is not None and hf._live["a"].is_idle)
-            await until(lambda: not hf._live["a"].is_idle)
+            await until(lambda: "a" in hf._live and rest_of(hf, "a") is Rest.IDLE)
+            await until(lambda: rest_of(hf, "a") is Rest.WORKS)
             await hf.submit(kid(1), id="b")
             await asyncio.sleep(0.3)
             assert row_of(store, "b").status == "queued"
