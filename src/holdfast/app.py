@@ -12,10 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import branches, codec
-from .admission import refuse_id, refuse_while_imported, was_cancelled
+from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
+from .cancelling import cancel
 from .children import look_after
-from .doubt import open_intents
+from .circles import refuse_circle_from_here
 from .ended import outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
@@ -24,7 +25,7 @@ from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
 from .logs import RunLog
 from .lookout import Lookout
-from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
+from .records import Checkpoint, Event, Run, checkpoints_of, refuse_damaged, run_of
 from .resolving import resolve
 from .sending import send
 from .session import Session
@@ -120,6 +121,7 @@ class Holdfast:
         return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))
 
     async def _run(self, call: Call[R], id: str, state: Mapping[str, Any] | None, wait: bool) -> R:
+        await refuse_circle_from_here(self, id)
         execution = await self._begun(call, id, state, wait)
         result: R = await execution.joined()
         return result
@@ -144,7 +146,7 @@ class Holdfast:
         same on every resume where a run's own code submits. ``queue``: default that of the workflow. ``priority``:
         higher ones are begun first. ``delay``: seconds until a worker may begin it. Raises ``Mismatch``,
         ``CodecError``, ``StoreError``."""
-        return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
+        return await submit(self, call, id, queue=queue, priority=priority, delay=delay)
 
     async def _begun(
         self,
@@ -270,10 +272,7 @@ class Holdfast:
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
-        rows = await self._read(self._store.load, row.no)
-        doubts = {each.seq for each in open_intents(rows)}
-        told = [each for each in rows if each.status != "intent" or each.seq in doubts]
-        return [checkpoint_of(each, codec.Types.none) for each in told]
+        return checkpoints_of(await self._read(self._store.load, row.no))
 
     def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,
@@ -307,17 +306,7 @@ class Holdfast:
         """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A
         run that is done stays done. Raises ``NotFound``.
         """
-        row = await self._read(self._store.cancel, id)
-        if row is None:
-            raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
-        if row.status == "cancelled":
-            ended = {row.no}
-            for live in sorted(self._live.values(), key=lambda each: each.run.no if each.run is not None else 0):
-                run = live.run  # a parent has a lower number than its children, if it began them
-                if run is not None and (run.no in ended or live.parent_no in ended):
-                    ended.add(run.no)
-                    live.loop.call_soon_threadsafe(run.poison, was_cancelled(live.id))
-        RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
+        await cancel(self, id)
 
     # -- opening and closing -------------------------------------------------------------------------------
 

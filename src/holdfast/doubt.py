@@ -144,19 +144,19 @@ class Irreversible:
             run.check()
         raise Stop(run.poison(self._doubt).error) from doubt.__cause__
 
-    async def over(self) -> None:
-        """Wait until none is in flight, or the run must stop."""
-        while (self._flying or self._doubt is not None) and self._run.stop is None:
+    async def over(self, program: asyncio.Future[Any]) -> None:
+        """The program has ended: wait until none is in flight, or the run must stop. If it returned, it must not have
+        left out what is in doubt."""
+        run = self._run
+        while (self._flying or self._doubt is not None) and run.stop is None:
             await self._change()
+        if run.stop is None and not program.cancelled() and program.exception() is None:
+            for intent in run.records.intents:
+                why = "its outcome was never recorded, and the program ended without asking for it"
+                run.poison(in_doubt(run.id, intent, why))
 
     async def _change(self) -> None:
         changed = asyncio.Event()
         self._waiting.append(changed.set)
         self._run.stops.append(changed.set)
         await changed.wait()
-
-    def left(self) -> InDoubt | None:
-        """The doubt that a program must not end with: it has not asked for the step again."""
-        for intent in self._run.records.intents:
-            return in_doubt(self._run.id, intent, "its outcome was never recorded, and the program ended without it")
-        return None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from . import codec
+from .doubt import open_intents
 from .errors import CodecError
 from .failure import Failure
 from .logs import RunLog
@@ -309,6 +310,12 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
         usd=row.usd,
         epoch=row.epoch,
     )
+
+
+def checkpoints_of(rows: list[CheckpointRow]) -> list[Checkpoint]:
+    """A run's history. The intent of a step that has its outcome tells nothing more."""
+    doubts = {row.seq for row in open_intents(rows)}
+    return [checkpoint_of(row, codec.Types.none) for row in rows if row.status != "intent" or row.seq in doubts]
 
 
 def _result_of(row: CheckpointRow, types: codec.Types, where: str) -> Any:

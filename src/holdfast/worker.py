@@ -18,7 +18,7 @@ from .body import UNWIND_S
 from .errors import StoreError
 from .records import count
 from .served import Served
-from .store import RunRow, Taken
+from .store import Code, RunRow, Taken
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -118,29 +118,29 @@ class Worker:
     @property
     def _free(self) -> int:
         """Slots for runs. One that waits needs none; when it goes on there may be more at work than there are slots."""
-        return self._concurrency - len(self._served) + self._waiting
+        return self._concurrency - len(self._served) + self._idle
 
     @property
-    def _waiting(self) -> int:
-        return sum(served.is_waiting for served in self._served.values())
+    def _idle(self) -> int:
+        return sum(served.is_idle for served in self._served.values())
 
     async def _round(self) -> None:
-        free, names = self._free, known.names()
+        free, accepted = self._free, known.accepted()
         if self._lost:
             await self._adopt()
         if free > 0 and not self._ending.is_set():
             began = clock.monotonic()
             claimed: list[Taken] = []
             try:
-                await self._home._read(self._claim, names, free, claimed)
+                await self._home._read(self._claim, accepted, free, claimed)
             finally:  # what was claimed before the store failed is ours all the same
                 for taken in claimed:
                     self._begin(taken, began)
         if clock.monotonic() - self._unknown_at >= UNKNOWN_EVERY_S:
             self._unknown_at = clock.monotonic()
-            self._tell_unknown(await self._home._read(self._others_runs, names))
+            self._tell_unknown(await self._home._read(self._others_runs, set(accepted)))
 
-    def _claim(self, names: set[str], free: int, claimed: list[Taken]) -> None:
+    def _claim(self, accepted: dict[str, Code | None], free: int, claimed: list[Taken]) -> None:
         store, owner = self._home._store, self._home.owner
         dead = [each for each in store.owners() if each != owner and lease.is_dead(each)]
         for queue in self._queues:
@@ -149,7 +149,7 @@ class Worker:
                     owner,
                     ttl_ms=self._home._lease.ttl_ms,
                     queue=queue.name,
-                    workflows=names,
+                    workflows=accepted,
                     dead=dead,
                     limit=free - len(claimed),
                     at_once=queue.limit,
@@ -221,7 +221,7 @@ class Worker:
 
     async def _suspend(self, served: Served, waits: int) -> None:
         """A run that has waited for a while is written down and let go of."""
-        if not self._ending.is_set() and self._waiting <= WAITING_MAX * self._concurrency:
+        if not self._ending.is_set() and self._idle <= WAITING_MAX * self._concurrency:
             await self._until(self._ending, SUSPEND_AFTER_S)
         if served.waits == waits and served.execution is not None and served.is_waiting:
             await served.execution.suspend()

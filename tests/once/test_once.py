@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.worker.inside import serving
 
 import holdfast
 from holdfast import NOT_DONE, Diverged, HoldfastError, InDoubt, NotInRun, StepFailed, step, workflow
 from holdfast.store import open_store
-from tests.worker.inside import serving
 
 effects: list[str] = []  # what happened outside, in order
 plan: dict[str, Any] = {}  # how the steps of a test behave
@@ -373,7 +373,7 @@ def test_a_program_that_never_asks_again(tmp_path: Path) -> None:
         await ended(hf.run(fickle(), id="x"))
         asks[0] = False
         doubt = await ended(hf.run(fickle(), id="x"))
-        assert isinstance(doubt, InDoubt) and "ended without it" in str(doubt)
+        assert isinstance(doubt, InDoubt) and "ended without asking for it" in str(doubt)
         assert (await hf.get("x")).status == "in_doubt"
 
     in_memory(scene)
