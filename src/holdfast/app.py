@@ -12,9 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import branches, codec
-from .admission import refuse_id, refuse_while_imported, was_cancelled
+from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
+from .cancelling import cancel
 from .children import look_after
+from .circles import refuse_circle_from_here
 from .ended import outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
@@ -23,7 +25,8 @@ from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
 from .logs import RunLog
 from .lookout import Lookout
-from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
+from .records import Checkpoint, Event, Run, checkpoints_of, refuse_damaged, run_of
+from .resolving import resolve
 from .sending import send
 from .session import Session
 from .store import Store, open_store
@@ -118,6 +121,7 @@ class Holdfast:
         return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))
 
     async def _run(self, call: Call[R], id: str, state: Mapping[str, Any] | None, wait: bool) -> R:
+        await refuse_circle_from_here(self, id)
         execution = await self._begun(call, id, state, wait)
         result: R = await execution.joined()
         return result
@@ -142,7 +146,7 @@ class Holdfast:
         same on every resume where a run's own code submits. ``queue``: default that of the workflow. ``priority``:
         higher ones are begun first. ``delay``: seconds until a worker may begin it. Raises ``Mismatch``,
         ``CodecError``, ``StoreError``."""
-        return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
+        return await submit(self, call, id, queue=queue, priority=priority, delay=delay)
 
     async def _begun(
         self,
@@ -263,15 +267,16 @@ class Holdfast:
         ]
 
     async def history(self, id: str) -> list[Checkpoint]:
-        """The run's checkpoints, oldest first. Raises ``NotFound``."""
+        """The run's checkpoints, oldest first; of a step marked ``once`` the intent only as long as it has no outcome.
+        Raises ``NotFound``."""
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
-        return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
+        return checkpoints_of(await self._read(self._store.load, row.no))
 
     def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,
-        cancelled or parked.
+        cancelled, in doubt or parked.
 
         Yields each ``Checkpoint`` with ``seq > after``, exactly once and in order, and between them ``Progress`` and
         ``Emitted``, as far as they are kept; ``Skipped`` where they are not. It waits through the death of the run's
@@ -288,21 +293,20 @@ class Holdfast:
         """
         await send(self, id, name, value, key)
 
+    async def resolve(self, id: str, seq: int, *, result: Any = codec.MISSING, retry: bool = False) -> None:
+        """Say what became of a step that is in doubt, the one of checkpoint ``seq`` (``InDoubt.seq``): it took effect
+        and would have returned ``result``; or ``retry=True``, it certainly did not and may be executed again.
+
+        Workers then go on with the run by themselves, ``hf.run`` otherwise. Raises ``NotFound``, ``Busy`` if somebody
+        advances the run, ``CodecError`` if the result is none of the step's type, ``HoldfastError`` if the step is not
+        in doubt; then nothing was changed."""
+        await resolve(self, id, seq, result, retry)
+
     async def cancel(self, id: str) -> None:
         """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A
         run that is done stays done. Raises ``NotFound``.
         """
-        row = await self._read(self._store.cancel, id)
-        if row is None:
-            raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
-        if row.status == "cancelled":
-            ended = {row.no}
-            for live in sorted(self._live.values(), key=lambda each: each.run.no if each.run is not None else 0):
-                run = live.run  # a parent has a lower number than its children, if it began them
-                if run is not None and (run.no in ended or live.parent_no in ended):
-                    ended.add(run.no)
-                    live.loop.call_soon_threadsafe(run.poison, was_cancelled(live.id))
-        RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
+        await cancel(self, id)
 
     # -- opening and closing -------------------------------------------------------------------------------
 

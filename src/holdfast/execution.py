@@ -18,6 +18,7 @@ from .errors import (
     Diverged,
     Fenced,
     HoldfastError,
+    InDoubt,
     Mismatch,
     StepFailed,
     StoreError,
@@ -61,6 +62,7 @@ class Execution:
         self.state = state
         self.wait = wait
         self.parent_no = parent_no
+        self.ancestors: list[str] | None = None  # who began it, oldest first, once that was asked for
         self.waiting_changed: Callable[[Execution], None] | None = None  # called on the loop
         self._asleep: Finish | None = None  # how it is handed back if it only waited
         self.log = RunLog(id)
@@ -193,8 +195,8 @@ class Execution:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing goes on in the run until something outside comes about."""
-        return self.run is not None and self.run.is_waiting
+        """Whether nothing goes on in the run until something outside comes about, and nothing would be lost with it."""
+        return self.run is not None and self.run.rest is resting.Rest.WAITS
 
     @property
     def is_asleep(self) -> bool:
@@ -217,7 +219,7 @@ class Execution:
         return True
 
     def _falls_asleep(self, run: LiveRun) -> bool:
-        if not run.is_waiting:
+        if run.rest is not resting.Rest.WAITS:
             return False
         due_ms = run.waits.due_ms
         if resting.leans_on_others(run):
@@ -286,6 +288,7 @@ class Execution:
         run.stops.append(end)
         try:
             await ended
+            await run.irreversible.over(root)
         except asyncio.CancelledError:
             self._falls_asleep(run)
             run.poison(Unloaded(body.why_unloaded(root)))
@@ -309,15 +312,14 @@ class Execution:
             if isinstance(error, StoreError) and not self.home._serving:  # a worker tells the store itself, and when
                 self.home._unreturned.add(self._handed_back(run))
             raise error
-        parked = isinstance(error, (Diverged, CodecError))
         finish = self._handed_back(run)
-        if parked:
-            finish.status, finish.error = (
-                "parked",
-                Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
-            )
+        if isinstance(error, (Diverged, CodecError, InDoubt)):
+            finish.status = "in_doubt" if isinstance(error, InDoubt) else "parked"
+            finish.error = Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode()
             finish.parent_no = self.parent_no
-            self.log.error("parked: %s: %s", type(error).__name__, error)
+            # A line for operators; the error itself says all there is to say of a doubt.
+            told = str(error).partition("\n")[0] if isinstance(error, InDoubt) else f"{type(error).__name__}: {error}"
+            self.log.error("%s: %s", finish.status.replace("_", " "), told)
         elif self.is_asleep:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:

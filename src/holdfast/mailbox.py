@@ -23,10 +23,11 @@ class Mailbox:
         self._taken: set[int] = set()
         self._mail: dict[str, deque[Signal]] = {}
         self.last_n = 0  # the last one seen
+        self.damaged: list[Signal] = []
 
-    def put(self, signals: Iterable[Signal]) -> list[Signal]:
-        """What has come. Returns those that are not as they were sent: whom they were for cannot be told."""
-        damaged = []
+    def put(self, signals: Iterable[Signal]) -> list[str]:
+        """The names that there is new mail of. Of what was damaged on its way nobody can tell whom it is for."""
+        names: list[str] = []
         if self._rows is not None:
             self._taken = {n for row in self._rows if (n := signal_taken_by(row)) is not None}
             self._rows = None
@@ -34,10 +35,11 @@ class Mailbox:
             if signal.n > self.last_n:
                 self.last_n = signal.n
                 if flaw_of_signal(signal) is not None:
-                    damaged.append(legible(signal))
+                    self.damaged.append(legible(signal))
                 elif signal.n not in self._taken:
                     self._mail.setdefault(signal.name, deque()).append(signal)
-        return damaged
+                    names.append(signal.name)
+        return names
 
     def first(self, name: str) -> Signal | None:
         mail = self._mail.get(name)

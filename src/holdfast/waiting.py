@@ -204,7 +204,9 @@ class WaitCall(LazyCoroutine[R_co]):
 
     async def _waited(self) -> tuple[Checkpoint, BaseException | None]:
         frame, run = self.frame, self.frame.run
-        begun = run.begun(frame, self.name, self.key, self.n, self.inputs, self.digest)
+        if run.irreversible.holds(frame):
+            await run.hold()
+        begun = run.begun(frame, self.name, self.key, self.n, "", self.inputs, self.digest)
         row = blank_row(run.no, run.epoch, kind=self.kind)
         row.scope, row.branch, row.name, row.key, row.n = frame.scope, frame.branch, self.name, self.key, self.n
         row.fingerprint, row.inputs = self.digest, codec.preview(self.inputs)
@@ -220,7 +222,7 @@ class WaitCall(LazyCoroutine[R_co]):
             row.status, row.result = "cancelled", None  # by the workflow's own code: that is history, and stays so
         row.duration_ms = (clock.monotonic() - began) * 1000
         await recorded(self, row, None)
-        run.ask_for_rest()
+        run.looks.ask()
         if run.observer is not None:
             run.observer("executed", run, row)
         if row.status == "cancelled":

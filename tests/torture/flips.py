@@ -276,7 +276,7 @@ def resumed(path: Path, id: str) -> tuple[str, tuple[str, ...]]:
 
 
 WAITS = "it waits"
-DAMAGE = ("changed or damaged", "not as it was written", "'damaged'", "checksum", "is damaged")
+DAMAGE = ("changed or damaged", "Damage(what=", "'condition': 'damaged'", "'damages': ['", "StoreError: ")
 
 # What is not found, and why it does no harm. All else must be.
 HARMLESS = {
@@ -360,12 +360,13 @@ class Scene:
         if not self.change(flip):
             return []
         try:
-            wrong = wrongly_told(self.told, told_of(self.path), flip.ids)
+            told = told_of(self.path)
             again = {id: self.resumed(id, flip) for id in flip.ids}
         except Exception as error:
             return [f"{flip}: it ended with {type(error).__name__}: {error}"]
-        told = {**told_of(self.path), **{("resume", id): outcome for id, (outcome, _) in again.items()}}
-        is_found = any(_is_damage(said) for key, said in told.items() if said != self.told.get(key))
+        wrong = wrongly_told(self.told, told, flip.ids)
+        outcomes = [outcome for outcome, _ in again.values()]
+        is_found = any(map(_is_damage, outcomes)) or any(map(_is_damage, told.values()))
         for id, (outcome, steps) in again.items():
             if _is_damage(outcome) and steps:
                 wrong.append(f"{id!r} executed {steps} before it was found to be damaged")

@@ -159,7 +159,8 @@ ORDER BY no DESC LIMIT :limit
 -- Numbers that were damaged, and that no sum could hold, are left out.
 SELECT run_no, CAST(coalesce(sum(CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END), 0) AS BIGINT),
     coalesce(sum(CASE WHEN usd BETWEEN 0 AND 1000000000000 THEN usd END), 0.0),
-    sum(CASE WHEN kind = 'step' AND attempts > 0 THEN 1 ELSE 0 END), sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END),
+    sum(CASE WHEN kind = 'step' AND attempts > 0 AND status NOT IN ('intent', 'not_done') THEN 1 ELSE 0 END),
+    sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END),
     coalesce(max(CASE WHEN started_ms BETWEEN 0 AND 100000000000000 AND duration_ms BETWEEN 0 AND 100000000000000
         THEN started_ms + duration_ms END), 0.0)
 FROM holdfast.checkpoint WHERE run_no IN (:list)
@@ -309,6 +310,9 @@ SELECT run_no, n, name, key, value, sent_ms, checksum FROM holdfast.signal WHERE
 
 -- name: wakes
 SELECT no, wakes FROM holdfast.run WHERE no IN (:list)
+
+-- name: statuses
+SELECT id, status FROM holdfast.run WHERE id IN (:list)
 
 -- name: tell
 -- rows: int8 int8 int8 int8 bytea
