@@ -230,7 +230,7 @@ FROM (
             AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows))
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
 ) AS found
-WHERE NOT EXISTS (SELECT 1 FROM holdfast.claim AS later WHERE later.run_no = found.no AND later.epoch > found.epoch)
+WHERE epoch >= (SELECT coalesce(max(last.epoch), 0) FROM holdfast.claim AS last WHERE last.run_no = found.no)
 ORDER BY priority DESC, no LIMIT :limit
 ), claims AS (
     INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
