@@ -11,13 +11,14 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from . import branches, codec
-from .admission import refuse_id, refuse_while_imported, was_cancelled
+from . import branches, codec, known
+from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
 from .children import look_after
-from .ended import outcome_of
+from .ended import cancel, outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
+from .forks import fork
 from .journal import Journal, Standing
 from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
@@ -188,7 +189,7 @@ class Holdfast:
 
     def _begin(self, execution: Execution) -> None:
         self._live[execution.id] = execution
-        _workflows[execution.definition.name] = weakref.ref(execution.definition)
+        known.note(execution.definition)
         execution.launch()
 
     def _ended(self, execution: Execution) -> None:
@@ -238,7 +239,7 @@ class Holdfast:
             raise NotFound(f"{self.url}: there is no run {id!r}")
         refuse_damaged(row)
         spent = await self._read(self._store.spent, [row.no])
-        return run_of(row, spent[row.no], _result_types(row.workflow), lambda: outcome_of(self, id))
+        return run_of(row, spent[row.no], known.result_types(row.workflow), lambda: outcome_of(self, id))
 
     async def runs(
         self,
@@ -258,7 +259,7 @@ class Holdfast:
         rows = await self._read(lambda: self._store.runs(status=status, workflow=workflow, limit=limit, after=no))
         spent = await self._read(self._store.spent, [row.no for row in rows])
         return [
-            run_of(row, spent[row.no], _result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
+            run_of(row, spent[row.no], known.result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
             for row in rows
         ]
 
@@ -288,21 +289,24 @@ class Holdfast:
         """
         await send(self, id, name, value, key)
 
+    async def fork(self, id: str, *, at: int, new_id: str, state: Mapping[str, Any] | None = None) -> Run:
+        """A new run that shares the history of another one up to the checkpoint ``at`` (0: none of it).
+
+        It goes on from there by itself: ``hf.run(call, id=new_id)`` with the same arguments, this code or another
+        version of it; it is ``queued``, so a worker may take it too. What is shared is recalled, its ``once`` steps
+        stay done; what comes after is executed as in any new run. ``state`` is the initial state instead of the one the
+        source has.
+        The source may be running, and is not changed. Raises ``NotFound``, ``Mismatch`` if ``new_id`` is taken,
+        ``ValueError`` if there is no checkpoint ``at``, ``CodecError`` if one up to it was damaged.
+        """
+        await fork(self, id, at, new_id, state)
+        return await self.get(new_id)
+
     async def cancel(self, id: str) -> None:
         """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A
         run that is done stays done. Raises ``NotFound``.
         """
-        row = await self._read(self._store.cancel, id)
-        if row is None:
-            raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
-        if row.status == "cancelled":
-            ended = {row.no}
-            for live in sorted(self._live.values(), key=lambda each: each.run.no if each.run is not None else 0):
-                run = live.run  # a parent has a lower number than its children, if it began them
-                if run is not None and (run.no in ended or live.parent_no in ended):
-                    ended.add(run.no)
-                    live.loop.call_soon_threadsafe(run.poison, was_cancelled(live.id))
-        RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
+        await cancel(self, id)
 
     # -- opening and closing -------------------------------------------------------------------------------
 
@@ -416,13 +420,6 @@ class Holdfast:
 
 
 _all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
-_workflows: dict[str, weakref.ref[Any]] = {}
-
-
-def _result_types(workflow: str) -> codec.Types:
-    known = _workflows.get(workflow)
-    definition = known() if known is not None else None
-    return codec.Types.none if definition is None else definition.result_types
 
 
 def _shut(journal: Journal, store: Store) -> None:

@@ -34,7 +34,8 @@ class Run:
     ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
     plain data.
     ``waits`` is what it waits for (status "waiting"), ``waiting_for`` the same as text.
-    ``error`` says what ended (or parked) the run. ``deaths`` counts processes that died owning it. Times are in UTC.
+    ``error`` says what ended (or parked) the run. ``forked_from`` is the run whose history a fork begins with, and the
+    last checkpoint they share. ``deaths`` counts processes that died owning it. Times are in UTC.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Run:
     owner: str | None
     module: str
     file: str
+    forked_from: tuple[str, int] | None = None
     state: dict[str, Any] | None = None
     _wait: Callable[[], Awaitable[Any]] | None = field(default=None, repr=False, compare=False)
 
@@ -204,6 +206,7 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         owner=row.owner,
         module=row.module,
         file=row.file,
+        forked_from=origin_of(row),
         _wait=wait,
     )
 
@@ -243,6 +246,12 @@ def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
     except (CodecError, TypeError, LookupError, ValueError, OverflowError):
         RunLog(id).warning("what it waits for cannot be read: %r", told[:100])
         return (), 0
+
+
+def origin_of(row: RunRow) -> tuple[str, int] | None:
+    """(the run that this one is a fork of, the last checkpoint they share); None if it is none."""
+    told: Any = codec.readable(row.origin) if row.origin is not None and row.is_intact else None
+    return None if told is None else (told["id"], told["at"])
 
 
 def times_resumed(row: RunRow) -> int:

@@ -22,7 +22,7 @@ from holdfast.cli.waiting import in_words
 from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
 from holdfast.recall import OPEN
-from holdfast.records import count, waits_of
+from holdfast.records import count, origin_of, waits_of
 from holdfast.state import replay
 from holdfast.store import Checkpoint, RunRow
 
@@ -102,6 +102,7 @@ def _header(shown: Shown) -> dict[str, Any]:
         "module": row.module,
         "file": row.file,
         "python": row.python,
+        "forked_from": origin_of(row),
         "spent": {"tokens": shown.spent.tokens, "usd": shown.spent.usd},
         "not_spent_again": saved._asdict(),
         "arguments": codec.readable(row.inputs) if row.inputs else {},
@@ -155,6 +156,7 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
         ("owner", header["owner"]),
         *(("waits for" if k == 0 else "", in_words(wait, shown.now_ms)) for k, wait in enumerate(waits)),
         ("", f"and {count(more, 'more wait')}" if more else ""),
+        ("forked", _origin(row)),
         ("from", escaped(f"{row.module}  {row.file}") if row.module else ""),
         ("arguments", fields(header["arguments"], 3 * room)),
         ("state", fields(header["state"], 3 * room)),
@@ -187,12 +189,17 @@ def _queue(shown: Shown) -> str:
     return f"{escaped(row.queue)}{priority}, {due}"
 
 
+def _origin(row: RunRow) -> str:
+    origin = origin_of(row)
+    return f"from {escaped(origin[0])}, whose first {count(origin[1], 'checkpoint')} it shares" if origin else ""
+
+
 def _deaths(row: RunRow) -> str:
     return f", {count(row.deaths, 'process')} died" if row.deaths else ""
 
 
 def _costs(shown: Shown) -> str:
-    worked = sum(row.duration_ms for row in shown.rows if not row.scope and row.kind in CALLS) / 1000
+    worked = sum(row.duration_ms for row in shown.rows if not row.scope and row.kind in CALLS and row.epoch > 0) / 1000
     parts = [f"{seconds(worked)} in steps"] if shown.entry["steps"] else []
     if shown.spent.tokens:
         parts.append(count(shown.spent.tokens, "token"))
