@@ -314,7 +314,7 @@ class Holdfast:
         if self._closed or (for_more and self._closing):
             raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
         if for_more:
-            refuse_while_imported()
+            refuse_while_imported(self)
 
     @property
     def _journal(self) -> Journal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import clock
-from .admission import was_cancelled
+from .admission import refuse_while_imported, was_cancelled
 from .claiming import POLL_S
 from .errors import CodecError, Diverged, HoldfastError, Mismatch, NotFound, StepFailed, VersionMismatch
 from .execution import Unloaded
@@ -47,6 +47,7 @@ async def outcome_of(home: Holdfast, id: str) -> Any:
 
 async def cancel(home: Holdfast, id: str) -> None:
     """``Holdfast.cancel``."""
+    refuse_while_imported(home)
     row = await home._read(home._store.cancel, id)
     if row is None:
         raise NotFound(f"{home.url}: there is no run {id!r} to cancel")

@@ -375,8 +375,9 @@ class Execution:
                 finish.result = codec.encode(value, self.definition.result_types, where)
             except CodecError as unfit:
                 error = unfit
+        unclaimed = run.records.unclaimed if error is None else []
         try:
-            run.record_leftovers()
+            run.record_leftovers(unclaimed)
         except CodecError as unfit:
             error = error or unfit
         if error is not None:
@@ -386,9 +387,11 @@ class Execution:
             await self._committed(finish)
         except (Fenced, StoreError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
-        unclaimed = len(run.records.unclaimed)
         if unclaimed:
-            self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
+            named = ", ".join(f"{row.seq} ({row.name})" for row in unclaimed[:3])
+            more = ", …" if len(unclaimed) > 3 else ""
+            number = count(len(unclaimed), "checkpoint")
+            self.log.warning("%s never asked for again, the code takes another way now: %s%s", number, named, more)
         self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
         if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
             told = Failure.of_step(error)

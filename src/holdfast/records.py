@@ -248,6 +248,25 @@ def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
         return (), 0
 
 
+_UNCLAIMED_MAX = 1000  # numbers that are kept
+
+
+def encode_unclaimed(rows: list[CheckpointRow]) -> bytes:
+    """What the last row of a run holds if the program came to its end without asking for these."""
+    seqs = [row.seq for row in rows[:_UNCLAIMED_MAX]]
+    return codec.encode({"unclaimed": seqs, "count": len(rows)}, codec.Types.none, "what was not asked for")
+
+
+def unclaimed_in(rows: list[CheckpointRow]) -> tuple[list[int], int]:
+    """(the numbers of the checkpoints that a finished run did not ask for when it was resumed last, how many there
+    are). No record holds them but that of the process that finished it: to ask for a checkpoint leaves no trace."""
+    last = rows[-1] if rows else None
+    if last is None or last.kind != "save" or last.result is None or last.checksum != last.compute_checksum():
+        return [], 0
+    told: Any = codec.readable(last.result)
+    return told["unclaimed"], told["count"]
+
+
 def origin_of(row: RunRow) -> tuple[str, int] | None:
     """(the run that this one is a fork of, the last checkpoint they share); None if it is none."""
     told: Any = codec.readable(row.origin) if row.origin is not None and row.is_intact else None
