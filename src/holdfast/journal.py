@@ -8,6 +8,7 @@ less than ``call_soon_threadsafe``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -25,13 +26,15 @@ from . import clock
 from .errors import Fenced, HoldfastError, StoreError
 from .lease import Lease
 from .news import Bulletin, Newsroom
-from .store import Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
+from .store import FINISHED, Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
 LOOK_EVERY_S = 0.5  # whether a step is in flight that others have not been told of
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
+
+_log = logging.getLogger("holdfast")
 
 T = TypeVar("T")
 Outcome = Callable[[Any, HoldfastError | None], None]
@@ -186,6 +189,8 @@ class Journal:
         self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
+        self._not_renewed = ""  # why, as it was told last
+        self._refused: dict[int, tuple[int, HoldfastError]] = {}  # by run, under which epoch and why
         self._closed = self._ended = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -336,15 +341,16 @@ class Journal:
     def _commit(self, entries: list[Entry]) -> None:
         committed = Committed()
         if self._failed is None:
+            sent = [entry.row for entry in entries if self._refusal(entry) is None]
             try:
-                committed = self.store.commit(_batch(entries))
+                committed = self.store.commit(_batch(sent))
             except Exception as error:
                 self._failed = error
         self._tell(entries, committed)
 
     def _tell(self, entries: list[Entry], committed: Committed) -> None:
         finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
-        plain = self._failed is None and not committed.fenced and not committed.created
+        plain = not (self._failed or self._refused or committed.fenced or committed.created or committed.refused)
         for entry in entries:
             outcome = (entry, None, None) if plain else self._outcome(entry, committed)
             finished.setdefault(entry.loop, []).append(outcome)
@@ -362,10 +368,26 @@ class Journal:
             error.__cause__ = self._failed
             return entry, None, error
         if isinstance(row, RunRow):
-            return entry, committed.created.get(row.id), None
+            return entry, committed.created.get(row.id), committed.refused.get(row.id)
+        refused = committed.refused.get(row.run_no)
+        if refused is not None:
+            self._refused[row.run_no] = row.epoch, refused
+        else:
+            refused = self._refusal(entry)
+        if refused is not None:
+            return entry, None, refused
         if row.run_no in committed.fenced:
             return entry, None, Fenced("another owner has taken the run over")
         return entry, None, None
+
+    def _refusal(self, entry: Entry) -> HoldfastError | None:
+        """Why nothing more of a run is written under this epoch: rows behind one that was refused would leave a gap. It
+        can still be handed back, and is begun anew from what stands."""
+        row = entry.row
+        if not self._refused or isinstance(row, RunRow) or (isinstance(row, Finish) and row.status not in FINISHED):
+            return None
+        epoch, error = self._refused.get(row.run_no, (0, None))
+        return error if row.epoch <= epoch else None
 
     @property
     def failed(self) -> bool:
@@ -376,8 +398,12 @@ class Journal:
         try:
             alive = self._failed is None
             held = self.store.renew(self.owner, ttl_ms=self.lease.ttl_ms, **standing._asdict()) if alive else None
-        except StoreError:
+            self._not_renewed = ""
+        except StoreError as error:
             held = None  # the holder stops by itself at its deadline
+            if str(error) != self._not_renewed:  # what to do about it (upgrade holdfast, say) is in no other message
+                self._not_renewed = str(error)
+                _log.warning("the leases of this process could not be renewed: %s", error)
         self._renewed(held, began, began + self.lease.trusted_s)
 
 
@@ -391,13 +417,12 @@ def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
     return call
 
 
-def _batch(entries: list[Entry]) -> Batch:
+def _batch(rows: list[Row]) -> Batch:
     creates: list[RunRow] = []
     appends: list[Checkpoint] = []
     revisions: list[Revision] = []
     finishes: list[Finish] = []
-    for entry in entries:
-        row = entry.row
+    for row in rows:
         if isinstance(row, Checkpoint):
             appends.append(row)
         elif isinstance(row, Finish):

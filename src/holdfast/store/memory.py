@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from holdfast import clock as clocks
+from holdfast.errors import CodecError
 from holdfast.store.protocol import (
     FINISHED,
     Batch,
     Checkpoint,
     Claim,
+    Code,
     Committed,
     Finish,
     News,
@@ -24,6 +26,7 @@ from holdfast.store.protocol import (
     revised,
     shared,
 )
+from holdfast.store.settling import by_run
 
 _UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
 
@@ -74,13 +77,15 @@ class MemoryStore:
         with self._data.lock:
             self._touch()
             committed = Committed()
-            for row in batch.creates:
-                if row.id not in self._data.numbers:
-                    committed.created[row.id] = self._create(row)
-            for run_no, (rows, finishes) in _by_run(batch).items():
-                revisions = [each for each in batch.revisions if each.run_no == run_no]
-                if not self._write(run_no, rows, revisions, finishes):
-                    committed.fenced.add(run_no)
+            for run, part in by_run(batch).items():
+                if (why := _unfit(part)) is not None:
+                    committed.refused[run] = CodecError(f"{self.url}: {why}, more than any store can hold.")
+                    continue
+                for row in part.creates:
+                    if row.id not in self._data.numbers:
+                        committed.created[row.id] = self._create(row)
+                if isinstance(run, int) and not self._write(run, part.appends, part.revisions, part.finishes):
+                    committed.fenced.add(run)
             return committed
 
     def _create(self, given: RunRow) -> RunRow:
@@ -210,7 +215,7 @@ class MemoryStore:
         *,
         ttl_ms: int,
         queue: str,
-        workflows: Collection[str],
+        workflows: Mapping[str, Code | None],
         dead: Collection[str],
         limit: int,
         at_once: int | None,
@@ -224,7 +229,9 @@ class MemoryStore:
             found = []
             for row in sorted(served, key=lambda row: (-row.priority, row.no)):
                 due = row.due_ms <= now if row.owner is None else _lost(row, now, dead, owner) != ""
-                if due and row.status in _UNFINISHED and row.workflow in workflows:
+                if row.workflow not in workflows or workflows[row.workflow] not in (None, (row.version, row.python)):
+                    continue
+                if due and row.status in _UNFINISHED:
                     found.append(copy.copy(row))
             taken = []
             for before in found[: max(limit, 0)]:
@@ -350,13 +357,14 @@ class MemoryStore:
         self._data.changed = threading.Condition(self._data.lock)
 
 
-def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
-    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
-    for row in batch.appends:
-        parts.setdefault(row.run_no, ([], []))[0].append(row)
-    for finish in batch.finishes:
-        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
-    return parts
+def _unfit(part: Batch) -> str | None:
+    """What of it no column of a database takes; here it would pass until the run is moved to one."""
+    for row in (*part.creates, *part.appends, *part.revisions, *part.finishes):
+        for field in row.__struct_fields__:
+            value = getattr(row, field)
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                return f"{field} is {value}"
+    return None
 
 
 def _lost(row: RunRow, now: int, dead: Collection[str], asks: str) -> str | None:
