@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .admission import refuse_while_imported, was_cancelled
+from .circles import refuse_circle_from_here
 from .claiming import POLL_S
 from .errors import CodecError, Diverged, HoldfastError, Mismatch, NotFound, StepFailed, VersionMismatch
 from .execution import Unloaded
@@ -22,6 +23,7 @@ _PARKED: dict[str, type[HoldfastError]] = {
 
 async def outcome_of(home: Holdfast, id: str) -> Any:
     """What ``Run.wait`` waits for: the outcome, whoever brings it about."""
+    await refuse_circle_from_here(home, id)
     while True:
         live = home._live.get(id)
         if live is not None:

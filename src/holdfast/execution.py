@@ -25,7 +25,7 @@ from .errors import (
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
-from .records import count, what_is_waited_for
+from .records import count, named, what_is_waited_for
 from .run import LiveRun
 from .store import Checkpoint, Finish, RunRow
 
@@ -61,6 +61,7 @@ class Execution:
         self.state = state
         self.wait = wait
         self.parent_no = parent_no
+        self.ancestors: list[str] | None = None  # who began it, oldest first, once that was asked for
         self.waiting_changed: Callable[[Execution], None] | None = None  # called on the loop
         self._asleep: Finish | None = None  # how it is handed back if it only waited
         self.log = RunLog(id)
@@ -190,8 +191,8 @@ class Execution:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing goes on in the run until something outside comes about."""
-        return self.run is not None and self.run.is_waiting
+        """Whether nothing goes on in the run until something outside comes about, and nothing would be lost with it."""
+        return self.run is not None and self.run.rest is resting.Rest.WAITS
 
     @property
     def is_asleep(self) -> bool:
@@ -214,7 +215,7 @@ class Execution:
         return True
 
     def _falls_asleep(self, run: LiveRun) -> bool:
-        if not run.is_waiting:
+        if run.rest is not resting.Rest.WAITS:
             return False
         due_ms = run.waits.due_ms
         if resting.leans_on_others(run):
@@ -389,10 +390,7 @@ class Execution:
         except (Fenced, StoreError, CodecError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         if unclaimed:
-            named = ", ".join(f"{row.seq} ({row.name})" for row in unclaimed[:3])
-            more = ", …" if len(unclaimed) > 3 else ""
-            number = count(len(unclaimed), "checkpoint")
-            self.log.warning("%s never asked for again, the code takes another way now: %s%s", number, named, more)
+            self.log.warning("the code takes another way now, never asked for again: %s", named(unclaimed))
         self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
         if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
             told = Failure.of_step(error)

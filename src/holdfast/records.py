@@ -257,6 +257,12 @@ def encode_unclaimed(rows: list[CheckpointRow]) -> bytes:
     return codec.encode({"unclaimed": seqs, "count": len(rows)}, codec.Types.none, "what was not asked for")
 
 
+def named(rows: list[CheckpointRow]) -> str:
+    """``2 checkpoints: 3 (fetch), 5 (parse)``; of many the first few."""
+    some = ", ".join(f"{row.seq} ({row.name})" for row in rows[:3])
+    return f"{count(len(rows), 'checkpoint')}: {some}{', …' if len(rows) > 3 else ''}"
+
+
 def unclaimed_in(rows: list[CheckpointRow]) -> tuple[list[int], int]:
     """(the numbers of the checkpoints that a finished run did not ask for when it was resumed last, how many there
     are). No record holds them but that of the process that finished it: to ask for a checkpoint leaves no trace."""

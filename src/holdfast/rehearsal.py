@@ -9,6 +9,7 @@ from . import codec
 from .branches import Frame, frame_of, is_of_executor
 from .diverging import called, in_words, readable_inputs
 from .recall import scope_of
+from .resting import Rest
 from .store import Checkpoint
 from .whereabouts import Line, line_of
 
@@ -64,9 +65,9 @@ class Rehearsal:
         """Ask, when the code has come to rest, whether nothing can move it any more."""
         self._run.delivery.when_at_rest(self._looked)
 
-    def _looked(self) -> bool:
+    def _looked(self) -> Rest:
         self.is_at_rest = self._is_still()
-        return False
+        return Rest.WORKS
 
     def _is_still(self) -> bool:
         """Whether nothing is left on the loop, which is the run's alone, that could move its code. A time limit around

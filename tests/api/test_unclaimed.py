@@ -84,7 +84,7 @@ def test_they_are_told_in_the_log_and_in_show(tmp_path: Path, caplog: pytest.Log
     url = tmp_path / "jobs.db"
     with caplog.at_level(logging.WARNING, "holdfast"):
         lived(lottery, url)
-    said = "1 checkpoint never asked for again, the code takes another way now: 1 (draw)"
+    said = "the code takes another way now, never asked for again: 1 checkpoint: 1 (draw)"
     assert any(said in record.getMessage() for record in caplog.records)
     plain = json.loads(CliRunner().invoke(commands, ["show", "a", "--store", str(url), "--json"]).output)
     assert plain["unclaimed"] == [1] and plain["status"] == "done" and plain["state"] == {"seen": True}

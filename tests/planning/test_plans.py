@@ -380,7 +380,7 @@ def test_code_that_would_change_another_run_changes_nothing(how: str) -> None:
     for program in (make(holdfast.current), make(lambda: other)):
         store = lived(three)
         plan = planned(store, workflow(name="edited", version="1")(program).bind())
-        assert plan.ended == "failed" and plan.error is not None and "only planned" in plan.error, plan
+        assert plan.ended != "done" and "only planned" in (plan.error or plan.stopped or ""), plan
     assert asyncio.run(other.runs()) == []
 
 
