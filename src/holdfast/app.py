@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from . import branches, codec, known
 from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
+from .cancelling import cancel
 from .children import look_after
 from .circles import refuse_circle_from_here
-from .ended import cancel, outcome_of
+from .ended import outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
 from .forks import fork
@@ -25,7 +26,8 @@ from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
 from .logs import RunLog
 from .lookout import Lookout
-from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
+from .records import Checkpoint, Event, Run, checkpoints_of, refuse_damaged, run_of
+from .resolving import resolve
 from .sending import send
 from .session import Session
 from .store import Store, open_store
@@ -266,15 +268,16 @@ class Holdfast:
         ]
 
     async def history(self, id: str) -> list[Checkpoint]:
-        """The run's checkpoints, oldest first. Raises ``NotFound``."""
+        """The run's checkpoints, oldest first; of a step marked ``once`` the intent only as long as it has no outcome.
+        Raises ``NotFound``."""
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
-        return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
+        return checkpoints_of(await self._read(self._store.load, row.no))
 
     def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,
-        cancelled or parked.
+        cancelled, in doubt or parked.
 
         Yields each ``Checkpoint`` with ``seq > after``, exactly once and in order, and between them ``Progress`` and
         ``Emitted``, as far as they are kept; ``Skipped`` where they are not. It waits through the death of the run's
@@ -292,17 +295,20 @@ class Holdfast:
         await send(self, id, name, value, key)
 
     async def fork(self, id: str, *, at: int, new_id: str, state: Mapping[str, Any] | None = None) -> Run:
-        """A new run that shares the history of another one up to the checkpoint ``at`` (0: none of it).
-
-        It goes on from there by itself: ``hf.run(call, id=new_id)`` with the same arguments, this code or another
-        version of it; it is ``queued``, so a worker may take it too. What is shared is recalled, its ``once`` steps
-        stay done; what comes after is executed as in any new run. ``state`` is the initial state instead of the one the
-        source has.
-        The source may be running, and is not changed. Raises ``NotFound``, ``Mismatch`` if ``new_id`` is taken,
-        ``ValueError`` if there is no checkpoint ``at``, ``CodecError`` if one up to it was damaged.
-        """
+        """A new run that shares the history of another one up to checkpoint ``at`` (0: none) and goes its own way from
+        there: ``hf.run(call, id=new_id)``, or a worker, since it is ``queued``. ``state``: another initial state.
+        Raises ``NotFound``, ``Mismatch`` if the new id is taken, ``ValueError`` if there is no such checkpoint."""
         await fork(self, id, at, new_id, state)
         return await self.get(new_id)
+
+    async def resolve(self, id: str, seq: int, *, result: Any = codec.MISSING, retry: bool = False) -> None:
+        """Say what became of a step that is in doubt, the one of checkpoint ``seq`` (``InDoubt.seq``): it took effect
+        and would have returned ``result``; or ``retry=True``, it certainly did not and may be executed again.
+
+        Workers then go on with the run by themselves, ``hf.run`` otherwise. Raises ``NotFound``, ``Busy`` if somebody
+        advances the run, ``CodecError`` if the result is none of the step's type, ``HoldfastError`` if the step is not
+        in doubt; then nothing was changed."""
+        await resolve(self, id, seq, result, retry)
 
     async def cancel(self, id: str) -> None:
         """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A

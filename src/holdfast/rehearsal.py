@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from . import codec
 from .branches import Frame, frame_of, is_of_executor
 from .diverging import called, in_words, readable_inputs
+from .doubt import open_intents
 from .recall import scope_of
 from .resting import Rest
 from .store import Checkpoint
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 class Unrecorded(NamedTuple):
     """A call that would be executed, or a wait that would be waited. ``again``: its recorded failure ended the run, and
-    is tried anew."""
+    is tried anew. ``in_doubt``: it is executed once, and has begun without an outcome, so it would stop the run or ask
+    ``verify=``."""
 
     kind: str
     name: str
@@ -29,6 +31,7 @@ class Unrecorded(NamedTuple):
     inputs: Any
     line: Line | None
     again: bool
+    in_doubt: bool
 
 
 class Rehearsal:
@@ -45,8 +48,11 @@ class Rehearsal:
         again = self._run.records.retries(frame, row.name, row.key, row.n)
         scope = scope_of(row.scope, row.branch, row.name, row.key, row.n)
         inputs = readable_inputs(row.kind, row.inputs or codec.encode_inputs({}, ""))
+        place = (row.scope, row.branch, row.name, row.key, row.n)
+        begun = open_intents(self._run.records.rows)
+        in_doubt = any((each.scope, each.branch, each.name, each.key, each.n) == place for each in begun)
         words = called(row), in_words(row.scope, row.branch)
-        self.would.append(Unrecorded(row.kind, row.name, *words, scope, inputs, line_of(frame), again))
+        self.would.append(Unrecorded(row.kind, row.name, *words, scope, inputs, line_of(frame), again, in_doubt))
         if frame.thread:
             self._threads.add(frame.thread)
         self._run.delivery.stir()

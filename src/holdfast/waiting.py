@@ -204,7 +204,9 @@ class WaitCall(LazyCoroutine[R_co]):
 
     async def _waited(self) -> tuple[Checkpoint, BaseException | None]:
         frame, run = self.frame, self.frame.run
-        begun = run.begun(frame, self.name, self.key, self.n, self.inputs, self.digest)
+        if run.irreversible.holds(frame):
+            await run.hold()
+        begun = run.begun(frame, self.name, self.key, self.n, "", self.inputs, self.digest)
         row = blank_row(run.no, run.epoch, kind=self.kind)
         row.scope, row.branch, row.name, row.key, row.n = frame.scope, frame.branch, self.name, self.key, self.n
         row.fingerprint, row.inputs = self.digest, codec.preview(self.inputs)

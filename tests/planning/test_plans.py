@@ -440,3 +440,20 @@ def test_a_damaged_record_stops_the_plan() -> None:
 def test_another_version_is_told() -> None:
     plan = planned(lived(three), workflow(name="edited", version="2")(three).bind())
     assert plan.version == "recorded by version '1', and this code is version '2'" and plan.recalled == 3
+
+
+def test_a_step_in_doubt_is_told_as_that_and_nobody_is_asked() -> None:
+    async def asked(x: int) -> str:
+        did.append("asked")
+        return "yes"
+
+    @step(name="pay", once=True, verify=asked)
+    async def pay(x: int) -> str:
+        did.append("paid")
+        return "paid"
+
+    async def pays() -> str:
+        return await pay(1)
+
+    plan = plan_of(pays, pays, cut=1)
+    assert [(each.name, each.in_doubt) for each in plan.would] == [("pay", True)] and plan.unclaimed == []

@@ -26,6 +26,7 @@ _COMMANDS = {
     "plan": "holdfast.cli.planning",
     "cancel": "holdfast.cli.ending",
     "send": "holdfast.cli.sending",
+    "resolve": "holdfast.cli.resolving",
     "worker": "holdfast.cli.working",
     "migrate": "holdfast.cli.migrating",
 }

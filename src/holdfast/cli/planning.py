@@ -205,10 +205,12 @@ def _told(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _would(calls: list[Unrecorded]) -> Iterator[tuple[str, str]]:
     """One line for all calls of one name in a row."""
-    groups = [list(each) for _, each in groupby(calls, key=lambda call: (call.kind, call.name, call.again))]
+    groups = [
+        list(each) for _, each in groupby(calls, key=lambda call: (call.kind, call.name, call.again, call.in_doubt))
+    ]
     for group in groups[:_LINES_MAX]:
         first = group[0]
-        label = "would wait" if first.kind in ("sleep", "signal") else "would run"
+        label = "would wait" if first.kind in ("sleep", "signal") else "in doubt" if first.in_doubt else "would run"
         what = {"sleep": "sleep", "signal": f"for signal {first.name}", "run": f"run of {first.name}"}
         inputs = f"({fields(first.inputs, _INPUTS_MAX)})" if first.kind != "signal" else ""
         many = f" ×{len(group):,}, first" if len(group) > 1 else ""
@@ -259,6 +261,7 @@ def _plain_call(call: Unrecorded) -> dict[str, Any]:
         "inputs": call.inputs,
         "line": line,
         "again": call.again,
+        "in_doubt": call.in_doubt,
     }
 
 

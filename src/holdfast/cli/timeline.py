@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from holdfast import codec, lease
+from holdfast.doubt import open_intents
 from holdfast.errors import CodecError, HoldfastError
-from holdfast.recall import enclosing, scope_of
+from holdfast.recall import OPEN, enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow
 
@@ -93,8 +94,9 @@ def processes_of(
         for claim in sorted(claims, key=lambda claim: claim.epoch)
     ]
     of_epoch = {process.epoch: process for process in found}
+    doubts = {row.seq for row in open_intents(rows)}
     for row in rows:
-        if row.epoch in of_epoch:
+        if row.epoch in of_epoch and (row.status != "intent" or row.seq in doubts):
             of_epoch[row.epoch].rows.append(row)
     for process, after in zip(found, [*sorted(claims, key=lambda claim: claim.epoch)[1:], None], strict=True):
         if after is None:
@@ -162,7 +164,7 @@ def _add_up(processes: list[Process], rows: list[Checkpoint], tried_anew: set[in
     later: dict[tuple[Any, ...], int] = {}  # place -> epoch of the row that came in its stead
     finished = {(scope_of_row(row), row.epoch) for row in rows if row.kind != "save"}
     for row in reversed(rows):
-        if row.kind not in CALLS or row.epoch not in number:
+        if row.kind not in CALLS or row.status in OPEN or row.epoch not in number:
             continue
         place = (row.scope, row.branch, row.name, row.key, row.n)
         instead = later.get(place)
