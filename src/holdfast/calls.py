@@ -133,6 +133,8 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     if row is not None:
         await recalled(call, row)
         return _answer(call, row)
+    if run.rehearsal is not None and definition.kind == "step":
+        await run.rehearsal.rest(frame, _row_of(call, inputs, digest))
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()

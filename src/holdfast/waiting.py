@@ -210,6 +210,8 @@ class WaitCall(LazyCoroutine[R_co]):
         row = blank_row(run.no, run.epoch, kind=self.kind)
         row.scope, row.branch, row.name, row.key, row.n = frame.scope, frame.branch, self.name, self.key, self.n
         row.fingerprint, row.inputs = self.digest, codec.preview(self.inputs)
+        if run.rehearsal is not None:
+            await run.rehearsal.rest(frame, row)
         wait = run.waits.begin(frame, row, begun, seconds=self._seconds, ask=self.ask, expected=self.expected)
         wait.child, began = self.child, clock.monotonic()
         if run.observer is not None:

@@ -71,7 +71,7 @@ def damage_of(run: RunRow, rows: Sequence[Checkpoint], claims: Sequence[Claim]) 
             return Damage(f"{_named(row)}: {flaw}", row.seq, _is_placed(row))
     if gone := rows[-1].seq - len(rows) if rows else 0:
         return Damage(f"{gone} checkpoint{'' if gone == 1 else 's'} missing among those recorded")
-    before = 0
+    before = rows[0].epoch if rows else 0  # what a fork shares with another run counts down from 0
     for row in rows:
         if not before <= row.epoch <= run.epoch:
             what = f"{_named(row)}: written under epoch {row.epoch}, after one of {before}; the run is at {run.epoch}"
@@ -119,7 +119,10 @@ class Recorded(NamedTuple):
 def recorded(store: Store, run: RunRow) -> Recorded:
     """Blocks on the store."""
     rows, claims = store.load(run.no), store.claims(run.no)
-    return Recorded(rows, claims, damage_of(run, rows, claims))
+    damage = damage_of(run, rows, claims)
+    if damage is not None and (now := store.get(run.id)) is not None and now.epoch > run.epoch:
+        damage = damage_of(now, rows, store.claims(run.no))  # somebody went on with it while it was read
+    return Recorded(rows, claims, damage)
 
 
 def _is_placed(row: Checkpoint) -> bool:
