@@ -35,7 +35,6 @@ class Frame:
         "children",
         "counts",
         "depth",
-        "in_thread",
         "listed",
         "made",
         "moving",
@@ -44,6 +43,7 @@ class Frame:
         "scope",
         "step",
         "task",
+        "thread",
         "view",
     )
 
@@ -62,7 +62,7 @@ class Frame:
         self.reserved: dict[int, str] = {}
         self.listed: list[Any] = []  # what as_completed was given, if it has just begun to make tasks
         self.made: dict[int, asyncio.Future[Any]] = {}  # the tasks it has not asked for yet
-        self.in_thread = False  # a call of this frame is under way in a thread
+        self.thread = 0  # the thread in which a call of this frame is under way
         self.moving: MovingThread | None = None  # a thread of this frame that was handed an outcome
 
     def count(self, name: str, key: str | None = None) -> int:
@@ -183,7 +183,7 @@ def has_moving_thread(run: LiveRun) -> bool:
     """
     for task in asyncio.all_tasks(run.loop):
         frame = frame_of(task)
-        if frame is None or frame.run is not run or frame.in_thread:
+        if frame is None or frame.run is not run or frame.thread:
             continue
         if is_of_executor(getattr(task, "_fut_waiter", None)):
             return True

@@ -54,7 +54,7 @@ def refuse_second_call(frame: Frame, name: str) -> None:
     run = frame.run
     if (run.stop is not None or run.finished) and not run.is_ignoring:
         run.check()
-    if frame.in_thread:
+    if frame.thread:
         raise HoldfastError(
             f"run {run.id!r}: {name!r} was called while another call of the same branch is "
             "running in a thread, so their order could not be repeated. Await each asyncio.to_thread(…) before "

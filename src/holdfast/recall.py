@@ -7,9 +7,9 @@ moves to another branch (docs/design/order.md)."""
 
 from __future__ import annotations
 
-from . import clock, codec
+from . import clock
 from .branches import Frame
-from .errors import Diverged
+from .diverging import Asked, diverged
 from .store import Checkpoint
 
 # Rows of a wait that has no outcome yet: since when it waits and for what, and which signals it has set aside.
@@ -80,7 +80,7 @@ class Records:
                 self._claimed.add(row.seq)
                 return row
         if not _fits(here, version, fingerprint):
-            raise Diverged(_explain(self.run_id, here, version, inputs))
+            raise diverged(self.run_id, here, Asked(frame, version, inputs, fingerprint))
         return None
 
     def begun(
@@ -89,7 +89,7 @@ class Records:
         """What tells since when this wait waits, if another process has begun it. Raises ``Diverged``."""
         row = self._begun.get((frame.scope, frame.branch, name, key, n))
         if row is not None and row.fingerprint != digest:
-            raise Diverged(_explain(self.run_id, row, row.version, inputs))
+            raise diverged(self.run_id, row, Asked(frame, row.version, inputs, digest))
         return row
 
     def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
@@ -199,30 +199,3 @@ def enclosing(scope: str) -> list[str]:
 
 def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
     return row.fingerprint == fingerprint and row.version == version
-
-
-def _divergence(row: Checkpoint, version: str) -> str:
-    kind = row.kind if row.kind in ("step", "workflow", "run") else "wait"
-    place = f"call {row.n if row.key is None else repr(row.key)} of {kind} {row.name!r}"
-    if row.version != version:
-        return f"{place} was recorded by version {row.version!r} of the step, the code is version {version!r}"
-    return f"{place} was recorded with other inputs"
-
-
-def _explain(run_id: str, row: Checkpoint, version: str, inputs: bytes) -> str:
-    recorded = codec.readable(row.inputs) if row.inputs else {}
-    new = codec.readable(codec.preview(inputs))
-    lines = [f"run {run_id!r}, checkpoint {row.seq}: {_divergence(row, version)}."]
-    if isinstance(recorded, dict) and isinstance(new, dict):
-        for name in dict.fromkeys([*recorded, *new]):
-            before, now = recorded.get(name, "(its default)"), new.get(name, "(its default)")
-            if before != now:
-                lines.append(f"  {name}: recorded {before!r}, now {now!r}")
-    if row.scope or row.branch:
-        lines.append(f"  in {' / '.join(part for part in (row.scope, row.branch) if part)}")
-    lines.append(
-        "The code between steps gave another result than when this was recorded. Either make it deterministic again "
-        "(no clock, randomness or I/O outside of steps), or put what may differ in ignore=, or start the work again "
-        "under a new id."
-    )
-    return "\n".join(lines)

@@ -30,7 +30,7 @@ def is_waiting(run: LiveRun) -> bool:
     if not all(_is_blocked(task, own) for task in run.members):
         return False
     root = run.root
-    if root is not None and root.task is None and not root.in_thread:
+    if root is not None and root.task is None and not root.thread:
         return False  # the body is a thread that does something else
     return not _has_timer(run)
 
@@ -39,13 +39,13 @@ def _is_blocked(task: asyncio.Task[Any], own: set[Any]) -> bool:
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is None or task.cancelling():
         return False  # it is about to run
-    chain = list(_awaited_by(task.get_coro()))
+    chain = list(awaited_by(task.get_coro()))
     if any(_is_timed(each) for each in chain):
         return False
     if _is_of(waiter, own):
         return True
     frame = branches.frame_of(task)
-    if frame is not None and frame.in_thread and branches.is_of_executor(waiter):
+    if frame is not None and frame.thread and branches.is_of_executor(waiter):
         return True  # a thread, and the call it makes is one of the waits
     return bool(chain) and _is_by_asyncio(chain[-1], own)
 
@@ -54,7 +54,7 @@ def leans_on_others(run: LiveRun) -> bool:
     """Whether a task of a run that waits is blocked in a lock, queue or event. Whose it is cannot be seen: one that is
     shared with other runs (a limit on a rate) is let go of by them, and nobody tells a run that was let go of."""
     for task in run.members:
-        chain = list(_awaited_by(task.get_coro()))
+        chain = list(awaited_by(task.get_coro()))
         if chain and _code_of(chain[-1]) in _SHAREABLE:
             return True
     return False
@@ -89,7 +89,7 @@ _COMPLETED = "_wait_for_one"  # of as_completed; its timer is nowhere to be seen
 
 
 def _is_by_asyncio(innermost: Any, own: set[Any]) -> bool:
-    code, frame = _code_of(innermost), _frame_of(innermost)
+    code, frame = _code_of(innermost), frame_of(innermost)
     if code is _WAIT and frame is not None:
         return all(future.done() or _is_of(future, own) for future in frame.f_locals.get("fs", ()))
     return code in _PAUSES
@@ -97,7 +97,7 @@ def _is_by_asyncio(innermost: Any, own: set[Any]) -> bool:
 
 def _is_timed(awaiting: Any) -> bool:
     """Whether this coroutine has a timer of asyncio's running around what it awaits."""
-    code, frame = _code_of(awaiting), _frame_of(awaiting)
+    code, frame = _code_of(awaiting), frame_of(awaiting)
     if frame is None:
         return False
     if code in (_WAIT, _WAIT_FOR):
@@ -112,7 +112,7 @@ def _is_timed(awaiting: Any) -> bool:
     return False
 
 
-def _awaited_by(coro: Any) -> Iterator[Any]:
+def awaited_by(coro: Any) -> Iterator[Any]:
     """The coroutines (and asynchronous generators) a task is in, outermost first."""
     while coro is not None:
         if hasattr(coro, "_coro"):  # a call of ours
@@ -135,7 +135,8 @@ def _code_of(coro: Any) -> CodeType | None:
     return None
 
 
-def _frame_of(coro: Any) -> Any:
+def frame_of(coro: Any) -> Any:
+    """The Python frame of a coroutine (or asynchronous generator); None where it has ended."""
     for name in ("cr_frame", "ag_frame", "gi_frame"):
         if (frame := getattr(coro, name, None)) is not None:
             return frame

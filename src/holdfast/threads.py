@@ -51,7 +51,7 @@ def ask_the_loop(call: Placed, perform: Performing, body: Callable[[], Any] = la
     if run.is_ignoring:
         time.sleep(_LOOP_CHECK_S)
     call.in_thread = True
-    frame.in_thread = True
+    frame.thread = threading.get_ident()
     try:
         run.loop.call_soon_threadsafe(_serve_as_task, call, perform, inbox)
         while True:
@@ -64,7 +64,7 @@ def ask_the_loop(call: Placed, perform: Performing, body: Callable[[], Any] = la
                 return told.value
             _tell(run, told.ended, *_run_body(told.frame, body))
     finally:
-        frame.in_thread = False
+        frame.thread = 0
 
 
 def _next(inbox: SimpleQueue[_Run | _Return], run: LiveRun) -> _Run | _Return:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from holdfast.codec.annotations import MISSING, Types
 from holdfast.codec.reading import decode
-from holdfast.codec.viewing import preview, readable
+from holdfast.codec.viewing import preview, readable, shortened
 from holdfast.codec.writing import MAX_DEPTH, canonical, encode, encode_inputs, fingerprint
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "fingerprint",
     "preview",
     "readable",
+    "shortened",
 ]

@@ -52,6 +52,16 @@ def preview(data: bytes, limit: int = 2048) -> bytes:
     if len(data) <= limit:
         return data
     room = max(0, limit - 9)  # the headers of the extension and of the text
+    short = ENCODE(Ext(SHORTENED, ENCODE(_shortened(data, room))))
+    return short if len(short) <= limit else b""
+
+
+def shortened(data: bytes, limit: int = 2048) -> str:
+    """The text that ``preview`` would keep of ``data`` if that were too long, to be compared with another's."""
+    return _shortened(data, max(0, limit - 9))
+
+
+def _shortened(data: bytes, room: int) -> str:
     try:
         raw = RAW.decode(data)
         if isinstance(raw, dict) and len(raw) > 1:  # each argument gets its share, not the first one all
@@ -61,8 +71,7 @@ def preview(data: bytes, limit: int = 2048) -> bytes:
             text = _text(raw, room)
     except Exception as error:
         text = f"<{len(data)} bytes, unreadable: {error}>"
-    short = ENCODE(Ext(SHORTENED, ENCODE(_cut(text, room))))
-    return short if len(short) <= limit else b""
+    return _cut(text, room)
 
 
 def _text(raw: Any, room: int) -> str:
