@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .admission import was_cancelled
+from .beginning import Unloaded
 from .claiming import POLL_S
 from .errors import CodecError, Diverged, HoldfastError, Mismatch, StepFailed, VersionMismatch
-from .execution import Unloaded
 from .failure import Failure
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease, resting
-from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
+from .admission import new_row, refuse_other_work, was_cancelled
+from .beginning import Beginning, Unloaded, kept_by
 from .claiming import Claimed, Claiming
 from .delivery import Stop
 from .errors import (
@@ -21,23 +22,21 @@ from .errors import (
     Mismatch,
     StepFailed,
     StoreError,
+    VersionMismatch,
 )
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
 from .records import count, what_is_waited_for
 from .run import LiveRun
-from .store import Checkpoint, Finish, RunRow
+from .store import Checkpoint, Finish, Revision, RunRow
+from .versions import refuse_other_version
 
 if TYPE_CHECKING:
     from .app import Holdfast
     from .workflow import Call
 
 LEANING_MS = 10_000  # a run that was let go of in a lock, which others may hold, looks again after so long
-
-
-class Unloaded(HoldfastError):
-    """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
 class Execution:
@@ -154,9 +153,11 @@ class Execution:
         self._tell_claimed(claimed)
         self.lease_began = claimed.began
         self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
+        beginning = self._beginning = Beginning.of(row, claimed.rows, self.definition)
+        row, rows = beginning.row, beginning.rows
         run = LiveRun(
             row,
-            claimed.rows,
+            rows,
             self.loop,
             submit=self._submit,
             announce=self.journal.announce,
@@ -272,7 +273,7 @@ class Execution:
 
     async def _run_body(self, run: LiveRun) -> Any:
         try:
-            run.refuse_damaged_saves()
+            await self._beginning.made(run, self._committed)
         except Stop as stop:
             return await self._stopped(run, stop.error)
         root = body.start(run, self.call)
@@ -309,7 +310,7 @@ class Execution:
             if isinstance(error, StoreError) and not self.home._serving:  # a worker tells the store itself, and when
                 self.home._unreturned.add(self._handed_back(run))
             raise error
-        parked = isinstance(error, (Diverged, CodecError))
+        parked = isinstance(error, (Diverged, CodecError, VersionMismatch))
         finish = self._handed_back(run)
         if parked:
             finish.status, finish.error = (
@@ -388,7 +389,7 @@ class Execution:
         unclaimed = len(run.records.unclaimed)
         if unclaimed:
             self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
-        self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
+        self.log.info("%s; steps: %d executed, %d recalled%s", finish.status, run.executed, run.recalled, kept_by(run))
         if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
             told = Failure.of_step(error)
             raise StepFailed(self.definition.name, told.type, told.message) from error
@@ -401,7 +402,7 @@ class Execution:
     def _submit(self, row: Checkpoint, committed: Callable[[Any, HoldfastError | None], None]) -> None:
         self.journal.submit(row, self.loop, committed)
 
-    async def _committed(self, row: RunRow | Finish) -> Any:
+    async def _committed(self, row: RunRow | Revision | Finish) -> Any:
         return await self.journal.committed(row, self.loop)
 
     async def _confirm_lease(self) -> None:
