@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "worker"))
 from inside import STORES, ended, row_of, serving, until, url_of
 
 
-@workflow(version="1")
+@workflow(version="1", on_change="refuse")
 async def kid(seconds: float) -> float:
     await holdfast.sleep(seconds)
     return seconds

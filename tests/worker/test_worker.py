@@ -42,6 +42,11 @@ async def job(what: str) -> str:
     return await work(what)
 
 
+@workflow(version="1", on_change="refuse")
+async def strict(what: str) -> str:
+    return await work(what)
+
+
 @workflow(version="1", queue="slow")
 async def slow(what: str) -> str:
     return await work(what)
@@ -315,16 +320,16 @@ def test_where_two_have_one_name_the_one_of_the_runs_module_is_meant() -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"version": "2"}, "VersionMismatch: run 'x' was recorded by version '2' of 'job'"),
+        ({"version": "2"}, "VersionMismatch: run 'x' was recorded by version '2' of 'strict'"),
         ({"python": "2.7"}, "VersionMismatch: run 'x' was recorded under Python 2.7"),
         ({"inputs": b"\xc1"}, "CodecError: "),
-        ({"inputs": codec.encode({"wha": "a"}, codec.Types.none, "")}, "Mismatch: run 'x': job does not take"),
+        ({"inputs": codec.encode({"wha": "a"}, codec.Types.none, "")}, "Mismatch: run 'x': strict does not take"),
         ({"fingerprint": bytes(16)}, "Mismatch: run 'x' was started with other arguments"),
     ],
 )
 def test_what_no_worker_may_guess_is_parked_once(store: Store, fields: dict[str, Any], error: str) -> None:
     async def main() -> None:
-        id = planted(store, job("a"), **fields)
+        id = planted(store, strict("a"), **fields)
         async with Holdfast(store) as hf, serving(store):
             assert await ended(store, id) == ["parked"]
             await hf.submit(job("b"), id="b")
@@ -360,14 +365,14 @@ def test_a_damaged_row_is_parked(store: Store) -> None:
 
 def test_a_run_parked_for_its_version_goes_on_with_hf_run(store: Store) -> None:
     async def main() -> None:
-        id = planted(store, job("a"), version="2")
+        id = planted(store, strict("a"), version="2")
         async with serving(store):
             await ended(store, id)
         with pytest.raises(holdfast.VersionMismatch):
             async with Holdfast(store) as hf:
                 await (await hf.get(id)).wait()
 
-        @workflow(version="2", name="job")
+        @workflow(version="2", name="strict")
         async def newer(what: str) -> str:
             return await work(what)
 
@@ -382,7 +387,7 @@ def test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew(store: Store)
 
     async def main() -> None:
         before = Failure("RuntimeError", "before", seqs=[3, 4]).encode()
-        id = planted(store, job("a"), version="2", error=before)
+        id = planted(store, strict("a"), version="2", error=before)
         async with serving(store):
             await ended(store, id)
         failure = Failure.decode(row_of(store, id).error or b"", "")

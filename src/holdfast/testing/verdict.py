@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
+from math import inf
 
 from holdfast import codec
+from holdfast.attempts import BEGINS
 from holdfast.failure import Failure
 from holdfast.store import Checkpoint, Claim, RunRow, Store
 
@@ -143,9 +145,12 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
             attempts[place_of(row), row.epoch] += row.attempts
     for place, epoch in began:
         epochs[place].append(epoch)
+    begins = [row for row in rows if row.kind == BEGINS]
     for row in rows:
         if row.kind not in ("step", "workflow"):  # a save, or a wait: neither executes anything
             continue
+        # Other code, in an attempt after it, may ask for something else at this place.
+        until = next((each.epoch for each in begins if each.seq > row.seq), inf)
         place = place_of(row)
         told = f"{place} (seq {row.seq}, {row.status})"
         if began[place, row.epoch] != attempts[place, row.epoch] and row.seq not in retried:
@@ -153,7 +158,7 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
                 f"{told} was recorded under epoch {row.epoch} with {attempts[place, row.epoch]} attempts, and "
                 f"executed {began[place, row.epoch]} times"
             )
-        again = [epoch for epoch in epochs[place] if epoch > row.epoch]
+        again = [epoch for epoch in epochs[place] if row.epoch < epoch < until]
         if again and row.seq not in retried:
             problems.append(f"{told} was committed under epoch {row.epoch}, and executed again under epoch {again[0]}")
     return problems
