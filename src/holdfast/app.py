@@ -9,11 +9,12 @@ import threading
 import uuid
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import branches, codec
-from .admission import refuse_id, refuse_while_imported, was_cancelled
+from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
+from .cancelling import cancel
 from .children import look_after
 from .ended import outcome_of
 from .errors import HoldfastError, NotFound
@@ -222,12 +223,25 @@ class Holdfast:
                 self._background = BackgroundLoop()
         return self._background.wait(awaitable)
 
-    def session(self, id: str, initial: Mapping[str, Any] | None = None) -> Session:
+    def session(
+        self,
+        id: str,
+        initial: Mapping[str, Any] | None = None,
+        *,
+        schema_version: int | None = None,
+        migrate: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        on_change: Literal["restart", "refuse"] | None = None,
+    ) -> Session:
         """The explicit style: ``async with hf.session(id) as session:`` loads ``session.state``, ``save()`` commits
         what changed.
+
+        ``schema_version``: of the shape of the state, from 1; recorded with each save. A state of another one is
+        brought along by ``migrate(state, from_version)``; without it ``on_change`` says whether to begin anew from
+        ``initial`` ("restart") or to raise ``VersionMismatch`` ("refuse", the default).
         """
         self._check_open(for_more=True)
-        return Session(self, id, dict(initial or {}))
+        given = dict(initial or {})
+        return Session(self, id, given, schema_version=schema_version, migrate=migrate, on_change=on_change)
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -292,17 +306,7 @@ class Holdfast:
         """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A
         run that is done stays done. Raises ``NotFound``.
         """
-        row = await self._read(self._store.cancel, id)
-        if row is None:
-            raise NotFound(f"{self.url}: there is no run {id!r} to cancel")
-        if row.status == "cancelled":
-            ended = {row.no}
-            for live in sorted(self._live.values(), key=lambda each: each.run.no if each.run is not None else 0):
-                run = live.run  # a parent has a lower number than its children, if it began them
-                if run is not None and (run.no in ended or live.parent_no in ended):
-                    ended.add(run.no)
-                    live.loop.call_soon_threadsafe(run.poison, was_cancelled(live.id))
-        RunLog(id).info("%s", "cancelled" if row.status == "cancelled" else f"not cancelled, it is {row.status}")
+        await cancel(self, id)
 
     # -- opening and closing -------------------------------------------------------------------------------
 
