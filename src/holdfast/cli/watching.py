@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.app import Holdfast
+from holdfast.attempts import BEGINS
 from holdfast.cli.looking import condition_of, owner_of
 from holdfast.cli.options import opened, shared
 from holdfast.cli.printing import console, escaped, print_json, seconds, short
@@ -141,9 +142,14 @@ class _Lines:
         sign, style = self._signs[event.status]
         again = f" (attempt {event.attempts})" if event.attempts > 1 else ""
         how = seconds(event.duration) + again if event.kind != "save" else ""
+        how = how if event.attempts else "kept from another version"
         depth = event.scope.count(" > ") + 1 if event.scope else 0
         name = f"{event.name}[{event.key}]" if event.key is not None else event.name or "(save)"
         text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), f"{escaped(name)}  ", (how, "dim"))
+        if event.kind == BEGINS:
+            said_so = f"{event.status}: new code goes on with it, from the top (version {event.version} before)"
+            self._print(Text.assemble("  ", (f"{sign} ", style), escaped(said_so)))
+            return
         waits = said_of_wait(event.kind, event.name, event.key, event.status, event.result, 2 * self._console.width)
         if event.status in OPEN:
             text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), waits or "")
