@@ -11,11 +11,11 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec, resting
-from .attempts import present
 from .delivery import Delivery, Pending, Stop
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
+from .past import present
 from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
 from .records import first_damage

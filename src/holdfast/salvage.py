@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from . import codec
-from .attempts import Attempt, attempts_of
 from .branches import Frame
 from .diverging import Asked, called, diverged
 from .errors import Diverged
+from .past import Attempt, attempts_of
 from .recall import enclosing, scope_of
 from .state import decode_change
 from .store import Checkpoint

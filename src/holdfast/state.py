@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from . import codec, delta
-from .attempts import present
 from .errors import CodecError, StateConflict
+from .past import present
 from .store import Checkpoint
 
 

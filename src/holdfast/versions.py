@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import clock, codec
-from .attempts import BEGINS
 from .errors import VersionMismatch
+from .past import BEGINS
 from .recall import blank_row
 from .store import Checkpoint, Revision, RunRow, as_text, revised
 from .upgrades import encoded_state, migrated

@@ -11,7 +11,6 @@ from rich.text import Text
 import holdfast
 from holdfast import codec, lease
 from holdfast.app import Holdfast
-from holdfast.attempts import BEGINS, present
 from holdfast.cli.drawing import draw, mermaid, name_of, new_version, told
 from holdfast.cli.looking import STYLES, condition_of, entry_of
 from holdfast.cli.options import opened, run_named, shared
@@ -32,6 +31,7 @@ from holdfast.cli.timeline import (
 from holdfast.cli.waiting import in_words
 from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
+from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN
 from holdfast.records import count, waits_of
 from holdfast.state import replay

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from holdfast import codec, lease
-from holdfast.attempts import BEGINS, present
 from holdfast.errors import CodecError, HoldfastError
+from holdfast.past import BEGINS, present
 from holdfast.recall import enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow

@@ -17,13 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.app import Holdfast
-from holdfast.attempts import BEGINS
 from holdfast.cli.looking import condition_of, owner_of
 from holdfast.cli.options import opened, shared
 from holdfast.cli.printing import console, escaped, print_json, seconds, short
 from holdfast.cli.problems import DONE, FAILED, STOPPED
 from holdfast.cli.progress import SIGNS, TALLY_EVERY_S, bar, signs
 from holdfast.cli.waiting import said_of_wait
+from holdfast.past import BEGINS
 from holdfast.recall import OPEN
 from holdfast.records import Checkpoint, Emitted, Event, Progress, Run, Skipped, count
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 from math import inf
 
 from holdfast import codec
-from holdfast.attempts import BEGINS
 from holdfast.failure import Failure
+from holdfast.past import BEGINS
 from holdfast.store import Checkpoint, Claim, RunRow, Store
 
 from .ledger import Event, place_of
