@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from measure import VALUE, WARM
+from measure import VALUE, Floor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.servers.postgres import PostgresServer
@@ -29,35 +27,19 @@ def server(beside: Path) -> Iterator[str]:
             made.stop()
 
 
-class PostgresFloor:
-    """One ``INSERT`` of 1 KB after the other through psycopg, each committed."""
+class PostgresFloor(Floor):
+    """Through psycopg, in a table of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, table: str = "floor") -> None:
+        super().__init__()
         self.db = psycopg.connect(url, autocommit=True)
-        self.db.execute("CREATE TABLE floor (run_no bigint, seq bigint, value bytea)")
-        self.db.execute("CREATE UNIQUE INDEX floor_place ON floor (run_no, seq)")
-        self.seq = 0
+        self.db.execute(f"CREATE TABLE {table} (run_no bigint, seq bigint, value bytea)")
+        self.db.execute(f"CREATE UNIQUE INDEX {table}_place ON {table} (run_no, seq)")
+        self.statement = f"INSERT INTO {table} VALUES (%s, %s, %s)"
 
-    def insert(self) -> None:
+    def insert(self, value: bytes = VALUE) -> None:
         self.seq += 1
-        self.db.execute("INSERT INTO floor VALUES (%s, %s, %s)", (1, self.seq, VALUE))
-
-    def warm(self, rows: int = WARM) -> None:
-        for _ in range(rows):
-            self.insert()
-
-    def median_us(self, rows: int) -> float:
-        times = []
-        for _ in range(rows):
-            start = time.perf_counter()
-            self.insert()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times) * 1e6
-
-    def mean_us(self, rows: int) -> float:
-        start = time.perf_counter()
-        self.warm(rows)
-        return (time.perf_counter() - start) * 1e6 / rows
+        self.db.execute(self.statement, (1, self.seq, value))
 
     def close(self) -> None:
         self.db.close()

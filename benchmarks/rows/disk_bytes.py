@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from measure import KB, Figure, Floor, Result, settled_size
+from measure import KB, Figure, Result, SQLiteFloor, settled_size
 
 import holdfast
 from holdfast import step, workflow
@@ -60,7 +60,7 @@ def _holdfast(path: Path, values: list[bytes]) -> float:
 
 
 def _floor(path: Path, values: list[bytes]) -> float:
-    floor = Floor(path)
+    floor = SQLiteFloor(path)
     empty = settled_size(path)
     floor.db.execute("BEGIN")
     for value in values:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from measure import VALUE, Figure, Floor, Result, figure, ratios, rounded
+from measure import VALUE, Figure, Floor, Result, SQLiteFloor, figure, ratios, rounded
 
 import holdfast
 from holdfast import step, workflow
@@ -38,36 +39,46 @@ async def pipeline(steps: int) -> None:
 
 
 def measure(folder: Path, quick: bool) -> Result:
-    floor = Floor(folder / "floor.db")
-    floor.warm()
+    return measured(SQLiteFloor(folder / "floor.db"), str(folder / "holdfast.db"), quick, targets={50: 4, 500: 4})
+
+
+def measured(floor: Floor, url: str, quick: bool, *, targets: Mapping[int, float]) -> Result:
+    """``targets``: by the number of runs."""
     figures: list[Figure] = []
     raw: dict[str, list[float]] = {}
-
-    async def together(hf: holdfast.Holdfast, runs: int, steps: int, turn: int) -> tuple[float, float]:
-        """Microseconds a step: in all, and on the loop's thread."""
-        start, busy = time.perf_counter(), time.thread_time()
-        await asyncio.gather(*(hf.run(pipeline(steps), id=f"{runs}-{turn}-{i}") for i in range(runs)))
-        us = 1e6 / (runs * steps)
-        return (time.perf_counter() - start) * us, (time.thread_time() - busy) * us
+    floor.warm()
 
     async def main() -> None:
-        async with holdfast.open(folder / "holdfast.db") as hf:
+        async with holdfast.open(url) as hf:
             for runs, steps in CASES:
-                await together(hf, runs, steps, -1)
+                await _together(hf, runs, steps, -1)
                 base, ours, loop = [], [], []
                 for turn in range(2 if quick else 11):
                     base.append(floor.mean_us(300))
-                    whole, busy = await together(hf, runs, steps, turn)
+                    whole, busy = await _together(hf, runs, steps, turn)
                     ours.append(whole)
                     loop.append(busy)
-                figures.append(
-                    figure(f"{runs} runs: steps/s ÷ the floor's rows/s", ratios(base, ours), target=4, at_least=True)
+                rates = ratios(base, ours)
+                figures.extend(
+                    [
+                        figure(
+                            f"{runs} runs: steps/s ÷ the floor's rows/s", rates, target=targets.get(runs), at_least=True
+                        ),
+                        figure(f"{runs} runs: a step", ours, "µs"),
+                        figure(f"{runs} runs: of it, CPU time of the loop's thread", loop, "µs"),
+                    ]
                 )
-                figures.append(figure(f"{runs} runs: a step", ours, "µs"))
-                figures.append(figure(f"{runs} runs: of it, CPU time of the loop's thread", loop, "µs"))
                 raw.update({f"{runs}_step_us": rounded(ours), f"{runs}_floor_us": rounded(base)})
                 raw[f"{runs}_loop_us"] = rounded(loop)
 
     asyncio.run(main())
     floor.close()
     return Result(figures, raw)
+
+
+async def _together(hf: holdfast.Holdfast, runs: int, steps: int, turn: int) -> tuple[float, float]:
+    """Microseconds a step: in all, and on the loop's thread."""
+    start, busy = time.perf_counter(), time.thread_time()
+    await asyncio.gather(*(hf.run(pipeline(steps), id=f"{runs}-{turn}-{i}") for i in range(runs)))
+    us = 1e6 / (runs * steps)
+    return (time.perf_counter() - start) * us, (time.thread_time() - busy) * us

@@ -3,93 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import statistics
+import os
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 
-from measure import VALUE, WARM, Result, figure, microseconds, ratios, rounded
+from measure import Floor, Result
 from server import PostgresFloor, server
-from store_commit import Nobody, checkpoint, run_rows
 
-import holdfast
-from holdfast import step, workflow
-from holdfast.journal import Journal
-from holdfast.lease import Lease
-from holdfast.store import Batch, open_store
+from rows import one_step
 
 TITLE = "One durable step with a 1 KB result, on PostgreSQL"
 FLOOR = (
     "The floor is one `INSERT` of the same 1 KB through psycopg, committed. The server is on the same machine and "
     "waits for its disk. A step is one statement too, of a row of 21 columns, which locks the run's row against a "
-    "takeover."
+    "takeover. The last figure is the floor once more, by another thread, as the event loop does no I/O: the `INSERT` "
+    "is handed over by a `SimpleQueue`, and its end told to the loop by an `eventfd`."
 )
 HELD_BY = (
-    "What holds it: the last two figures take it apart. The statement costs its lock and its columns; the journal adds "
-    "two wake-ups, and a step its Python, as on SQLite."
+    "What holds it: the last three figures take it apart. The statement costs its lock and its columns, and a step its "
+    "Python. The rest is the change of threads: between two idle threads a hand-over and its answer cost on this "
+    "(virtual) machine what the last figure says, with nothing but the floor's own `INSERT` between them."
 )
-
-GROUP = 40  # of each side in turn
-
-
-@step
-async def fetch(i: int) -> bytes:
-    return VALUE
 
 
 def measure(folder: Path, quick: bool) -> Result:
-    base: list[float] = []
-    stored: list[float] = []
-    journaled: list[float] = []
-    ours: list[float] = []
-    seqs = itertools.count(1)
     with server(folder) as url:
-        floor = PostgresFloor(url)
-        floor.warm()
-        here, behind = open_store(f"{url}?schema=direct"), open_store(f"{url}?schema=journal")
-        (run,) = here.commit(Batch(creates=run_rows(1))).created.values()
-        (run_behind,) = behind.commit(Batch(creates=run_rows(1))).created.values()
-        nobody = Nobody()
-        journal = Journal(behind, "bench", Lease(), nobody.renewed, nobody.standing)
+        elsewhere = Elsewhere(PostgresFloor(url, "elsewhere"))
+        try:
+            return one_step.measured(
+                PostgresFloor(url),
+                lambda name: f"{url}?schema={name}",
+                quick,
+                target=1.75,
+                beside={"handed_over_us": ("the floor's INSERT handed to another thread", elsewhere.insert)},
+            )
+        finally:
+            elsewhere.close()
 
-        async def direct() -> None:
-            assert not here.commit(Batch(appends=[checkpoint(run.no, next(seqs))])).fenced
 
-        async def through_journal() -> None:
-            await journal.committed(checkpoint(run_behind.no, next(seqs)), asyncio.get_running_loop())
+class Elsewhere:
+    """A floor whose rows another thread inserts, one at a time: the least that a step can wait for."""
 
-        @workflow(version="1")
-        async def pipeline(rounds: int) -> None:
-            for i in range(WARM):
-                await fetch(i)
-                await direct()
-                await through_journal()
-            for _ in range(rounds):
-                base.append(floor.median_us(GROUP))
-                for times, work in ((stored, direct), (journaled, through_journal), (ours, lambda: fetch(0))):
-                    times.append(statistics.median([await microseconds(work) for _ in range(GROUP)]))
+    def __init__(self, floor: Floor) -> None:
+        self._floor = floor
+        self._asked = SimpleQueue[bool]()
+        self._told = os.eventfd(0, os.EFD_NONBLOCK)
+        self._inserted: asyncio.Future[None] | None = None
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
 
-        async def main() -> None:
-            async with holdfast.open(url) as hf:
-                await hf.run(pipeline(5 if quick else 101), id="one")
+    async def insert(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._inserted is None:
+            loop.add_reader(self._told, self._tell)
+        self._inserted = loop.create_future()
+        self._asked.put(True)
+        await self._inserted
 
-            journal.close()
+    def _serve(self) -> None:
+        while self._asked.get():
+            self._floor.insert()
+            os.eventfd_write(self._told, 1)
 
-        asyncio.run(main())
-        floor.close()
-        here.close()
-        behind.close()
-    return Result(
-        [
-            figure("a step ÷ the floor", ratios(ours, base), target=1.75),
-            figure("a step", ours, "µs"),
-            figure("the floor", base, "µs"),
-            figure("of it, the store's commit on the same thread ÷ the floor", ratios(stored, base)),
-            figure("of it, the same row through the journal ÷ the floor", ratios(journaled, base)),
-        ],
-        {
-            "step_us": rounded(ours),
-            "floor_us": rounded(base),
-            "store_us": rounded(stored),
-            "journal_us": rounded(journaled),
-        },
-    )
+    def _tell(self) -> None:
+        os.eventfd_read(self._told)
+        assert self._inserted is not None
+        self._inserted.set_result(None)
+
+    def close(self) -> None:
+        self._asked.put(False)
+        self._thread.join()
+        self._floor.close()
+        os.close(self._told)

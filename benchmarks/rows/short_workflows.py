@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from measure import VALUE, Floor, Result, figure, ratios, rounded
+from measure import VALUE, Result, SQLiteFloor, figure, ratios, rounded
 
 import holdfast
 from holdfast import step, workflow
@@ -38,7 +38,7 @@ async def short(steps: int) -> None:
 
 
 def measure(folder: Path, quick: bool) -> Result:
-    floor = Floor(folder / "floor.db")
+    floor = SQLiteFloor(folder / "floor.db")
     floor.warm()
     base, ours, loop, others, empty, each = [list[float]() for _ in range(6)]
 

@@ -119,7 +119,8 @@ class Execution:
             outcome = await self._driven()
         except BaseException as error:
             self.home._ended(self)
-            if self.waiters == 0 and isinstance(error, (HoldfastError, Exception)):
+            is_told = self.run is not None and self.run.stop is not None and not isinstance(error, Cancelled)
+            if self.waiters == 0 and isinstance(error, Exception) and not is_told:
                 self.log.warning("ended with %s: %s", type(error).__name__, error)
             self.outcome.tell(error=self._unloaded() if isinstance(error, asyncio.CancelledError) else error)
             if not isinstance(error, Exception) and not self.home._serving:
@@ -318,7 +319,7 @@ class Execution:
                 Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
             )
             finish.parent_no = self.parent_no
-            self.log.error("parked: %s", error)
+            self.log.error("parked: %s: %s", type(error).__name__, error)
         elif self.is_asleep:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:
@@ -384,7 +385,7 @@ class Execution:
             finish.status, finish.result, finish.error = "failed", None, failure.encode()
         try:
             await self._committed(finish)
-        except (Fenced, StoreError) as refused:
+        except (Fenced, StoreError, CodecError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         unclaimed = len(run.records.unclaimed)
         if unclaimed:

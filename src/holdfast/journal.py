@@ -25,7 +25,7 @@ from . import clock
 from .errors import Fenced, HoldfastError, StoreError
 from .lease import Lease
 from .news import Bulletin, Newsroom
-from .store import Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
+from .store import FINISHED, Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
@@ -186,6 +186,7 @@ class Journal:
         self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
+        self._refused: dict[int, tuple[int, HoldfastError]] = {}  # by run, under which epoch and why
         self._closed = self._ended = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -336,15 +337,16 @@ class Journal:
     def _commit(self, entries: list[Entry]) -> None:
         committed = Committed()
         if self._failed is None:
+            sent = [entry.row for entry in entries if self._refusal(entry) is None]
             try:
-                committed = self.store.commit(_batch(entries))
+                committed = self.store.commit(_batch(sent))
             except Exception as error:
                 self._failed = error
         self._tell(entries, committed)
 
     def _tell(self, entries: list[Entry], committed: Committed) -> None:
         finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
-        plain = self._failed is None and not committed.fenced and not committed.created
+        plain = not (self._failed or self._refused or committed.fenced or committed.created or committed.refused)
         for entry in entries:
             outcome = (entry, None, None) if plain else self._outcome(entry, committed)
             finished.setdefault(entry.loop, []).append(outcome)
@@ -362,10 +364,26 @@ class Journal:
             error.__cause__ = self._failed
             return entry, None, error
         if isinstance(row, RunRow):
-            return entry, committed.created.get(row.id), None
+            return entry, committed.created.get(row.id), committed.refused.get(row.id)
+        refused = committed.refused.get(row.run_no)
+        if refused is not None:
+            self._refused[row.run_no] = row.epoch, refused
+        else:
+            refused = self._refusal(entry)
+        if refused is not None:
+            return entry, None, refused
         if row.run_no in committed.fenced:
             return entry, None, Fenced("another owner has taken the run over")
         return entry, None, None
+
+    def _refusal(self, entry: Entry) -> HoldfastError | None:
+        """Why nothing more of a run is written under this epoch: rows behind one that was refused would leave a gap. It
+        can still be handed back, and is begun anew from what stands."""
+        row = entry.row
+        if not self._refused or isinstance(row, RunRow) or (isinstance(row, Finish) and row.status not in FINISHED):
+            return None
+        epoch, error = self._refused.get(row.run_no, (0, None))
+        return error if row.epoch <= epoch else None
 
     @property
     def failed(self) -> bool:
@@ -391,13 +409,12 @@ def _weakly(method: Callable[..., T], otherwise: T) -> Callable[..., T]:
     return call
 
 
-def _batch(entries: list[Entry]) -> Batch:
+def _batch(rows: list[Row]) -> Batch:
     creates: list[RunRow] = []
     appends: list[Checkpoint] = []
     revisions: list[Revision] = []
     finishes: list[Finish] = []
-    for entry in entries:
-        row = entry.row
+    for row in rows:
         if isinstance(row, Checkpoint):
             appends.append(row)
         elif isinstance(row, Finish):

@@ -183,7 +183,7 @@ class Session:
                 self._lost = Fenced(f"session {self.id!r} was taken over by another owner; this save was refused")
                 self._log.error("fenced")
                 raise self._lost from None
-            except StoreError as error:
+            except (StoreError, CodecError) as error:
                 self._lost = error
                 raise
 
@@ -214,8 +214,8 @@ class Session:
         if row is None:
             return
         try:
-            if self._lost is None:
-                if kind is None and self._is_unsaved():
+            if self._lost is None or isinstance(self._lost, CodecError):  # a save that was refused leaves it ours
+                if self._lost is None and kind is None and self._is_unsaved():
                     warn(
                         f"session {self.id!r} was closed with changes that were not saved; await session.save() first",
                         NotRecorded,

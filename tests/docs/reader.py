@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -64,7 +65,7 @@ class Reader:
         self.seen = ""
         for line in example.parsed.splitlines():
             command, _, comment = line.partition("#")
-            words = command.split()
+            words = shlex.split(command)
             if words:
                 self.typed.append(command)
                 self._type(words, comment)

@@ -168,7 +168,8 @@ def seconds(parted: Parted) -> list[Checkpoint]:
 @pytest.mark.parametrize("when", ["asked", "answered"])
 def test_what_nobody_touched_is_written_once(parted: Parted, when: When) -> None:
     sending = parted.send(when, Batch(appends=seconds(parted)))
-    assert parted.answer_to(sending).fenced == set()
+    committed = parted.answer_to(sending)
+    assert committed.fenced == set() and committed.refused == {}
     assert parted.rows() == [[(1, 1, "parse"), (2, 1, "old's")]] * 2
 
 

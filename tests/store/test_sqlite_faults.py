@@ -235,13 +235,14 @@ def test_a_row_that_cannot_be_written_takes_nothing_with_it(tmp_path: Path) -> N
     bad = checkpoint(1, 1)
     bad.name = "\ud800"
     nameless = checkpoint(1, 1)
-    nameless.name = None  # type: ignore[assignment]
-    for row in (bad, nameless):
-        with pytest.raises(StoreError):
-            append(store, checkpoint(1, 2), row)
-        with pytest.raises(StoreError):
-            store.commit(Batch(creates=[run_row("b")], appends=[row]))
+    nameless.name = None  # type: ignore[assignment]  # a mistake of ours, not a value of the run's
+    with pytest.raises(StoreError):
+        append(store, checkpoint(1, 2), nameless)
+    with pytest.raises(StoreError):
+        store.commit(Batch(creates=[run_row("b")], appends=[nameless]))
     assert store.load(1) == [] and store.get("b") is None
+    committed = store.commit(Batch(creates=[run_row("b")], appends=[checkpoint(1, 2), bad]))
+    assert list(committed.refused) == [1] and list(committed.created) == ["b"] and store.load(1) == []
     assert append(store, checkpoint(1, 1)) == set()
     store.close()
 

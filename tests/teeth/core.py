@@ -68,8 +68,9 @@ PLANTED = [
         "src/holdfast/journal.py",
         """        committed = Committed()
         if self._failed is None:
+            sent = [entry.row for entry in entries if self._refusal(entry) is None]
             try:
-                committed = self.store.commit(_batch(entries))
+                committed = self.store.commit(_batch(sent))
             except Exception as error:
                 self._failed = error
         self._tell(entries, committed)""",
@@ -78,8 +79,9 @@ PLANTED = [
         for entry in early:
             self._ports[entry.loop].post([(entry, None, None)])
         if self._failed is None:
+            sent = [entry.row for entry in entries if self._refusal(entry) is None]
             try:
-                committed = self.store.commit(_batch(entries))
+                committed = self.store.commit(_batch(sent))
             except Exception as error:
                 self._failed = error
         entries = [entry for entry in entries if entry not in early]
@@ -96,9 +98,9 @@ PLANTED = [
     Plant(
         "the end of a run is written before its rows",
         "src/holdfast/store/sqlite_batch.py",
-        "        if batch.creates or batch.finishes or len(rows) > SIZES[-1]:\n",
+        "        if batch.creates or batch.revisions or batch.finishes or len(rows) > SIZES[-1]:\n",
         "        _finish(db, batch.finishes, now)\n"
-        "        if batch.creates or batch.finishes or len(rows) > SIZES[-1]:\n",
+        "        if batch.creates or batch.revisions or batch.finishes or len(rows) > SIZES[-1]:\n",
         [PROMISES + "test_an_end_stands_behind_every_row", SUITE + "::TestSQLite"],
     ),
     Plant(

@@ -63,12 +63,12 @@ PLANTED = [
     Plant(
         "a process that is killed has been told too early",
         "src/holdfast/journal.py",
-        "                committed = self.store.commit(_batch(entries))\n",
+        "                committed = self.store.commit(_batch(sent))\n",
         "                early = [entry for entry in entries if isinstance(entry.row, Checkpoint)]\n"
         "                for entry in early:\n"
         "                    self._ports[entry.loop].post([(entry, None, None)])\n"
         "                __import__('time').sleep(0.002)\n"
-        "                committed = self.store.commit(_batch(entries))\n"
+        "                committed = self.store.commit(_batch(sent))\n"
         "                entries = [entry for entry in entries if entry not in early]\n",
         [_KILLS],
     ),

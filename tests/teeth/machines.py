@@ -7,6 +7,8 @@ from .plant import Plant
 _LOST = "tests/faults/test_lost_answers.py::"
 _SERVERS = "tests/faults/test_servers_lost.py::"
 _CLOCKS = "tests/faults/test_clocks.py::"
+_SUITE = "tests/store/test_store_suite.py::"
+_REFUSED = "tests/crash/test_refused_runs.py::"
 _ZOMBIES = "tests/faults/test_zombies.py::"
 
 PLANTED = [
@@ -41,7 +43,7 @@ PLANTED = [
     Plant(
         "what was lost on the way is taken for written",
         "src/holdfast/store/postgres.py",
-        "again=lambda db: self._settle(db, batch, sent_before=True),",
+        "again=lambda db: self._settle(db, part, sent_before=True),",
         "again=lambda db: Committed(),",
         [_LOST + "test_a_run_does_not_notice"],
     ),
@@ -64,7 +66,7 @@ PLANTED = [
         "src/holdfast/store/postgres.py",
         'return self._clock() if self._clock else int(self._ask("now", {})[0][0])',
         "return int(__import__('time').time() * 1000)",
-        [_CLOCKS + "test_who_died_is_taken_over_when_its_lease_lapses"],
+        [_CLOCKS + "test_who_died_is_taken_over_when_its_lease_lapses[dead one ahead]"],
     ),
     Plant(
         "a commit does not wait for the server's disk",
@@ -72,5 +74,33 @@ PLANTED = [
         '"fallback_application_name": "holdfast", ',
         '"fallback_application_name": "holdfast", "options": "-c synchronous_commit=off", ',
         [_SERVERS + "test_a_server_crashes_in_the_middle_of_a_batch_and_comes_back"],
+    ),
+    Plant(
+        "a refused row takes the whole batch along",
+        "src/holdfast/store/settling.py",
+        "        if len(parts) == 1:\n",
+        "        if True:\n",
+        [_SUITE + "TestPostgres", _SUITE + "TestSQLite"],
+    ),
+    Plant(
+        "rows are written behind one that was refused",
+        "src/holdfast/journal.py",
+        "            self._refused[row.run_no] = row.epoch, refused\n",
+        "            pass\n",
+        [_REFUSED + "test_behind_a_refused_row_nothing_of_its_run_is_written"],
+    ),
+    Plant(
+        "a run whose row was refused cannot be handed back",
+        "src/holdfast/journal.py",
+        "isinstance(row, RunRow) or (isinstance(row, Finish) and row.status not in FINISHED)",
+        "isinstance(row, RunRow)",
+        [_REFUSED + "test_behind_a_refused_row_nothing_of_its_run_is_written"],
+    ),
+    Plant(
+        "runs that a refused batch created are taken for another's",
+        "src/holdfast/store/postgres.py",
+        "if part is batch else self._settle(db, part, sent_before=True),",
+        "if part is batch else self._settle(db, part),",
+        ["tests/store/test_refused_rows.py::test_runs_that_a_refused_batch_created_are_known_for_its_own"],
     ),
 ]

@@ -1,41 +1,19 @@
-"""Do the tests have teeth? Each planted bug must make one of its tests fail; without it they pass."""
+"""Do the tests have teeth? Each planted bug must make one of its tests fail; without it they pass.
+
+Each plant is a test that runs its own house: it takes as long as it takes, and no other waits for its turn behind it,
+whichever process of pytest-xdist it is given to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from . import PLANTED, plant
+from . import MODULES, PLANTED, plant
 
 pytestmark = pytest.mark.slow
-JOBS = 2
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(JOBS) as pool:
-        yield pool
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.fixture(scope="module")
-def unplanted(pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> list[Future[tuple[int, str]]]:
-    """The same tests in a copy where nothing is planted."""
-    house = plant.copy_house(tmp_path_factory.mktemp("unplanted") / "house")
-    tests = sorted({test for each in PLANTED for test in each.tests})
-    return [pool.submit(plant.run_tests, house, tests[part::JOBS], timeout=300) for part in range(JOBS)]
-
-
-@pytest.fixture(scope="module")
-def verdicts(
-    unplanted: object, pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Future[str | None]]:
-    folder = tmp_path_factory.mktemp("teeth")
-    return {
-        each.name: pool.submit(plant.verdict, each, folder / f"plant-{number}") for number, each in enumerate(PLANTED)
-    }
+UNPLANTED_S = 280.0
 
 
 def test_names_are_unique() -> None:
@@ -43,15 +21,15 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.timeout(600)  # the first ones wait for their turn in the pool
-@pytest.mark.parametrize("name", [each.name for each in PLANTED])
-def test_planted_bug_is_noticed(verdicts: dict[str, Future[str | None]], name: str) -> None:
-    wrong = verdicts[name].result()
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
+def test_planted_bug_is_noticed(planted: plant.Plant, tmp_path: Path) -> None:
+    wrong = plant.verdict(planted, tmp_path / "house")
     assert wrong is None, wrong
 
 
-@pytest.mark.timeout(600)
-def test_without_a_plant_the_same_tests_pass(unplanted: list[Future[tuple[int, str]]]) -> None:
-    for each in unplanted:
-        status, out = each.result()
-        assert status == 0, out
+@pytest.mark.parametrize("module", MODULES)
+def test_without_a_plant_the_same_tests_pass(module: str, tmp_path: Path) -> None:
+    house = plant.copy_house(tmp_path / "house")
+    tests = {test for each in import_module(f"{__package__}.{module}").PLANTED for test in each.tests}
+    status, out = plant.run_tests(house, sorted(tests), timeout=UNPLANTED_S)
+    assert status == 0, out

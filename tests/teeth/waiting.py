@@ -88,6 +88,13 @@ PLANTED = [
         tests=[f"{_REST}::test_which_programs_only_wait[beside_a_future-asyncio]"],
     ),
     Plant(
+        name="a run let go of in a lock that others hold does not look again",
+        file="src/holdfast/execution.py",
+        old="        if resting.leans_on_others(run):\n",
+        new="        if False:\n",
+        tests=["tests/worker/test_waiting.py::test_a_lock_that_runs_share_wakes_who_was_let_go_of[memory]"],
+    ),
+    Plant(
         name="a child whose outcome is recorded is run again",
         file="src/holdfast/waiting.py",
         old="        if row is not None:\n            await recalled(self, row)\n",

@@ -101,4 +101,11 @@ PLANTED = [
         "row.seq < 0 for row",
         [PROCESSES + "test_drained_a_worker_loses_no_step_in_flight[sqlite-SIGTERM]"],
     ),
+    Plant(
+        "a run that is parked is told of twice",
+        "src/holdfast/execution.py",
+        " and not is_told:\n",
+        ":\n",
+        [TROUBLE + "test_a_run_that_diverged_is_told_of_in_one_line"],
+    ),
 ]

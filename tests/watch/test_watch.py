@@ -461,7 +461,7 @@ def test_watchers_with_nothing_to_see_look_together_and_read_nothing(url: str) -
             quiet = store.calls - before
             assert set(quiet) == {"stamp"} and quiet["stamp"] <= 2 + (loop.time() - began) / LOOK_EVERY_S
             store.cancel("a")
-            assert [await each for each in watching[-3:]] == [[], [], []]
+            assert await asyncio.wait_for(asyncio.gather(*watching[-3:]), 10) == [[], [], []]
 
     asyncio.run(program())
 

@@ -350,3 +350,28 @@ def test_hf_run_in_the_workers_own_process_goes_on_with_what_it_waits_for(
 
     now = 1_000_000
     asyncio.run(main())
+
+
+def test_a_run_that_diverged_is_told_of_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    asked = "a"
+
+    @workflow(version="1", name="trouble.drifting")
+    async def drifting() -> None:
+        await work(asked)
+        await work("last")
+
+    async def main() -> None:
+        nonlocal asked
+        store = MemoryStore()
+        gates["last"] = asyncio.Event()
+        async with Holdfast(store) as hf:
+            await hf.start(drifting(), id="x")
+            await until(lambda: executed == ["a", "last"])
+        asked = "b"
+        async with serving(store):
+            assert await ended(store, "x") == ["parked"]
+        (told,) = (record.getMessage() for record in caplog.records if record.levelno > logging.WARNING)
+        assert told.startswith("run x: parked: Diverged: run 'x', checkpoint 1: call 0 of step 'work' was recorded")
+        assert not [record for record in caplog.records if "ended with" in record.getMessage()]
+
+    asyncio.run(main())

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from holdfast import clock as clocks
+from holdfast.errors import CodecError
 from holdfast.store.protocol import (
     FINISHED,
     Batch,
@@ -23,6 +24,7 @@ from holdfast.store.protocol import (
     end_checksum,
     revised,
 )
+from holdfast.store.settling import by_run
 
 _UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
 
@@ -73,13 +75,15 @@ class MemoryStore:
         with self._data.lock:
             self._touch()
             committed = Committed()
-            for row in batch.creates:
-                if row.id not in self._data.numbers:
-                    committed.created[row.id] = self._create(row)
-            for run_no, (rows, finishes) in _by_run(batch).items():
-                revisions = [each for each in batch.revisions if each.run_no == run_no]
-                if not self._write(run_no, rows, revisions, finishes):
-                    committed.fenced.add(run_no)
+            for run, part in by_run(batch).items():
+                if (why := _unfit(part)) is not None:
+                    committed.refused[run] = CodecError(f"{self.url}: {why}, more than any store can hold.")
+                    continue
+                for row in part.creates:
+                    if row.id not in self._data.numbers:
+                        committed.created[row.id] = self._create(row)
+                if isinstance(run, int) and not self._write(run, part.appends, part.revisions, part.finishes):
+                    committed.fenced.add(run)
             return committed
 
     def _create(self, given: RunRow) -> RunRow:
@@ -338,13 +342,14 @@ class MemoryStore:
         self._data.changed = threading.Condition(self._data.lock)
 
 
-def _by_run(batch: Batch) -> dict[int, tuple[list[Checkpoint], list[Finish]]]:
-    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
-    for row in batch.appends:
-        parts.setdefault(row.run_no, ([], []))[0].append(row)
-    for finish in batch.finishes:
-        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
-    return parts
+def _unfit(part: Batch) -> str | None:
+    """What of it no column of a database takes; here it would pass until the run is moved to one."""
+    for row in (*part.creates, *part.appends, *part.revisions, *part.finishes):
+        for field in row.__struct_fields__:
+            value = getattr(row, field)
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                return f"{field} is {value}"
+    return None
 
 
 def _lost(row: RunRow, now: int, dead: Collection[str], asks: str) -> str | None:

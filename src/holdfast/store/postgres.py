@@ -34,7 +34,7 @@ from holdfast.store.protocol import (
     is_text,
 )
 from holdfast.store.reading import Reading, Rows, all_rows, signal_rows
-from holdfast.store.settling import one_epoch_each, run_nos, settled
+from holdfast.store.settling import in_halves, one_epoch_each, run_nos, settled
 
 T = TypeVar("T")
 
@@ -70,10 +70,15 @@ class PostgresStore(Reading):
             raise self._refusal
         if not (batch.creates or batch.appends or batch.finishes):
             return Committed()
-        return self._steps.run(
-            lambda db: self._commit(db, batch),
-            again=lambda db: self._settle(db, batch, sent_before=True),
-        )
+
+        def write(part: Batch) -> Committed:
+            return self._steps.run(
+                # Of what was refused as a whole, runs may have been created all the same.
+                lambda db: self._commit(db, part) if part is batch else self._settle(db, part, sent_before=True),
+                again=lambda db: self._settle(db, part, sent_before=True),
+            )
+
+        return in_halves(batch, write)
 
     def _commit(self, db: Connection, batch: Batch) -> Committed:
         created: dict[str, RunRow] = {}

@@ -15,6 +15,7 @@ from holdfast.store.postgres_url import Address
 class Verdict(Enum):
     LOST = "the connection is gone, or leads to a server that cannot do it now: the same again on another one"
     CONFLICT = "two transactions were in each other's way: the same again"
+    REFUSED = "a row in it cannot be written, and others can"
     FINAL = "trying again is in vain"
 
 
@@ -22,6 +23,10 @@ class Verdict(Enum):
 # PgBouncer says 08P01 when its server left.
 _LOST = frozenset({"25P03", "57P01", "57P02", "57P03", "57P05", "53300", "25006", "08P01", "26000"})
 _CONFLICT = frozenset({"40001", "40P01"})
+# Of a statement that took too long or too much memory: one with fewer rows may not, nor the same one later.
+_REFUSED_FOR_NOW = frozenset({"57014", "53200"})
+_REFUSED_CLASSES = ("22", "54")
+_TOO_BIG = "invalid memory alloc request size"  # an internal error, XX000, which is never translated
 
 # Refused at once when they are met while connecting, where libpq gives no code but only the server's words.
 _REFUSED = (
@@ -44,7 +49,15 @@ def judge(error: psycopg.Error, db: psycopg.Connection[Any] | None) -> Verdict:
         return Verdict.LOST if connecting else Verdict.FINAL
     if code in _LOST or code.startswith("08") or (db is not None and db.closed):
         return Verdict.LOST
+    if is_refused_for_good(error) or code in _REFUSED_FOR_NOW:
+        return Verdict.REFUSED
     return Verdict.LOST if isinstance(error, psycopg.errors.ConnectionTimeout) else Verdict.FINAL
+
+
+def is_refused_for_good(error: psycopg.Error) -> bool:
+    """Whether it is about a value, which would be no other the next time; psycopg finds some before they are sent."""
+    code = error.sqlstate or ""
+    return code.startswith(_REFUSED_CLASSES) or isinstance(error, psycopg.DataError) or _TOO_BIG in str(error)
 
 
 def _refusal(error: psycopg.Error) -> str | None:
@@ -96,8 +109,10 @@ def _advice(address: Address, error: Exception) -> str:
             return "a lock was not given in time: find the transaction that is left open (pg_stat_activity), end it."
         case ("42", _) | ("3F", _):
             return "the schema does not have the tables holdfast made: run `holdfast migrate`, or restore them."
-        case ("22", _) | ("23", _):
+        case ("22" | "23" | "54", _):
             return "a row holds what PostgreSQL cannot."
+        case _, "XX000" if _TOO_BIG in str(error):
+            return "cannot hold a row of more than about a gigabyte: keep values in files, and their paths in the run."
         case (("" | "08" | "57"), _):
             return "the server could not be reached, or was lost: see that it runs and accepts you, and run again."
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,17 +11,18 @@ from typing import Any, TypeVar
 import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
-from holdfast.errors import StoreError
 from holdfast.store import postgres_schema
 from holdfast.store.postgres_connect import LET_GO, Connection, connect
-from holdfast.store.postgres_errors import Verdict, explain, is_unknown_host, judge
-from holdfast.store.postgres_rows import Statements, rows_of, values
+from holdfast.store.postgres_errors import Verdict, explain, is_refused_for_good, is_unknown_host, judge
+from holdfast.store.postgres_rows import Array, Statements, rows_of, values
 from holdfast.store.postgres_url import Address
+from holdfast.store.protocol import Refused
 
 T = TypeVar("T")
 
 # As long as the holder of a lease trusts it: 0.8 of its 10 s. What is still not written then may be another's to write.
 PATIENCE_S = 8.0
+STATEMENT_MAX_BYTES = 1_000_000_000
 _FIRST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 1.0
 
@@ -50,7 +52,7 @@ class Transaction:
             return 0
         statement = self._statements.bulk(name, len(rows) > 1)
         given = rows_of(self._statements.types(name), rows) + values(statement.names, self._with_time({}))
-        return self._db.execute(statement.text, given, binary=True).rowcount
+        return self._db.execute(statement.text, _checked(given), binary=True).rowcount
 
     def batch(self, parts: Mapping[str, list[tuple[Any, ...]]], given: Mapping[str, Any]) -> list[Any]:
         """One statement for all of a batch: by name of the statement of each part, the rows for it. What it did, see
@@ -58,10 +60,21 @@ class Transaction:
         statement = self._statements.batch(*(min(len(rows), 2) for rows in parts.values()))
         rows = [value for name, some in parts.items() if some for value in rows_of(self._statements.types(name), some)]
         rows += values(statement.names, self._with_time(given))
-        return self._db.execute(statement.text, rows, binary=True).fetchall()
+        return self._db.execute(statement.text, _checked(rows), binary=True).fetchall()
 
     def _with_time(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         return given if self._now_ms is None else {**given, "now_ms": self._now_ms}
+
+
+def _checked(given: list[Any]) -> list[Any]:
+    """The parameters of a statement, unless the server would end the connection over their size."""
+    size_bytes = sum(len(v.data) if isinstance(v, Array) else len(v) if isinstance(v, bytes) else 0 for v in given)
+    if size_bytes > STATEMENT_MAX_BYTES:
+        raise Refused(
+            f"PostgreSQL takes no row of {size_bytes} bytes, only up to about a gigabyte: keep values in files, and "
+            "their paths in the run."
+        )
+    return given
 
 
 class Link:
@@ -149,11 +162,13 @@ class Link:
                 if db is not None and db.closed:
                     self._drop()
                 raise explain(self._address, error) from error
+            if verdict is Verdict.REFUSED:
+                raise Refused(str(explain(self._address, error)), for_good=is_refused_for_good(error)) from error
             if verdict is Verdict.LOST:
                 self._drop()
             raise _Again from error
-        except (TypeError, ValueError, OverflowError) as error:
-            raise StoreError(f"{self._address.url}: a row holds what PostgreSQL cannot ({error}).") from error
+        except (TypeError, ValueError, OverflowError, struct.error) as error:
+            raise Refused(f"{self._address.url}: a row holds what PostgreSQL cannot ({error}).") from error
 
     def _open(self) -> Connection:
         db = connect(self._address, self._address.libpq)

@@ -17,6 +17,8 @@ import msgspec
 from msgspec.msgpack import Encoder
 from msgspec.structs import replace
 
+from holdfast.errors import HoldfastError, StoreError
+
 _ENCODE = Encoder().encode
 FINISHED = frozenset({"done", "failed", "cancelled"})
 NEVER_MS = 2**62  # the time of a run that waits for something else than a time
@@ -259,7 +261,7 @@ class News(msgspec.Struct, kw_only=True):
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """What one transaction writes, in this order. All of it, or nothing of it, is committed."""
+    """What one transaction writes, in this order: all of it or nothing, unless some of it is fenced or refused."""
 
     creates: list[RunRow] = []
     appends: list[Checkpoint] = []  # with those that revisions begin with
@@ -274,10 +276,22 @@ class Committed(msgspec.Struct, kw_only=True):
     creates an id twice the first wins: whose it is tells the row's ``seed``.
     ``fenced`` holds the numbers of runs whose rows were not written because the epoch had moved on,
     because nobody owns the run any more, or because another row stands in the place of one of them.
+    ``refused`` says why nothing was written of a run, by its number, or created of one, by its id: ``CodecError`` for a
+    value that the store cannot hold, ``StoreError`` for what may pass.
     """
 
     created: dict[str, RunRow] = {}
     fenced: set[int] = set()
+    refused: dict[int | str, HoldfastError] = {}
+
+
+class Refused(StoreError):
+    """What was asked for was refused for a row in it, while others can be written. ``for_good``: so it will be the
+    next time."""
+
+    def __init__(self, message: str, *, for_good: bool = True) -> None:
+        self.for_good = for_good
+        super().__init__(message)
 
 
 class Store(Protocol):
@@ -291,10 +305,11 @@ class Store(Protocol):
         ...
 
     def commit(self, batch: Batch) -> Committed:
-        """Write a batch in one transaction. A row already there with the same ``(run_no, seq)`` and
-        checksum counts as written (a batch sent again after a lost connection), and so does a finish that
-        stands as it is; with another checksum its run counts as fenced. Of a fenced run nothing in the batch
-        is written, and the others are not disturbed. Appends are for runs created by an earlier batch.
+        """Write a batch in one transaction; in several, where a row in it is refused. A row already there with the same
+        ``(run_no, seq)`` and checksum counts as written (a batch sent again after a lost connection), and so does a
+        finish that stands as it is; with another checksum its run counts as fenced. Of a run that is fenced, or has a
+        row that is refused, nothing in the batch is written, and the others are not disturbed. Appends are for runs
+        created by an earlier batch.
         Raises ``StoreError``, after which none of it may be taken for written."""
         ...
 

@@ -1,14 +1,15 @@
-"""What becomes of a batch that did not go through as a whole: settled run by run, without I/O.
+"""What becomes of a batch that did not go through as a whole: settled run by run.
 
 To settle a batch is to send it again, so what was written already does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from holdfast.store.protocol import Batch, Checkpoint, Finish, Revision, RunRow
+from holdfast.errors import CodecError, StoreError
+from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Refused, Revision, RunRow
 
 
 class Settled(NamedTuple):
@@ -37,21 +38,18 @@ def settled(batch: Batch, runs: Mapping[int, RunRow], standing: Mapping[tuple[in
     ``runs`` are those of ``run_nos`` as they stand, by number; ``standing`` has the checksums of the rows that stand in
     the places of the batch's, by run and seq.
     """
-    parts: dict[int, tuple[list[Checkpoint], list[Finish]]] = {}
-    for row in batch.appends:
-        parts.setdefault(row.run_no, ([], []))[0].append(row)
-    for finish in batch.finishes:
-        parts.setdefault(finish.run_no, ([], []))[1].append(finish)
     left = Settled([], [], [], set())
-    for run_no, (rows, finishes) in parts.items():
+    for run_no, part in by_run(batch).items():
+        if isinstance(run_no, str):  # one that is to be created
+            continue
         run = runs.get(run_no)
-        fresh = _admitted(run, rows, finishes, standing)
+        fresh = _admitted(run, part.appends, part.finishes, standing)
         if run is None or fresh is None:
             left.fenced.add(run_no)
         elif run.owner is not None:
             left.appends.extend(fresh)
-            left.revisions.extend(revision for revision in batch.revisions if revision.run_no == run_no)
-            left.finishes.extend(finishes[:1])
+            left.revisions.extend(part.revisions)
+            left.finishes.extend(part.finishes[:1])
     return left
 
 
@@ -76,3 +74,45 @@ def _admitted(
 def _is_done(run: RunRow, finish: Finish) -> bool:
     """Whether a finish sent again is the one that stands."""
     return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
+
+
+def in_halves(batch: Batch, commit: Callable[[Batch], Committed]) -> Committed:
+    """Commit a batch, and where that is refused its halves, until what is refused is a single run's."""
+    try:
+        return commit(batch)
+    except Refused as refused:
+        parts = by_run(batch)
+        if len(parts) == 1:
+            why = (CodecError if refused.for_good else StoreError)(str(refused))
+            why.__cause__ = refused
+            return Committed(refused=dict.fromkeys(parts, why))
+    units, middle = list(parts.values()), len(parts) // 2
+    first, second = (in_halves(_joined(half), commit) for half in (units[:middle], units[middle:]))
+    return Committed(
+        created=first.created | second.created,
+        fenced=first.fenced | second.fenced,
+        refused=first.refused | second.refused,
+    )
+
+
+def by_run(batch: Batch) -> dict[int | str, Batch]:
+    """What a batch holds for each run: by number, or by the id of one that is to be created."""
+    parts: dict[int | str, Batch] = {}
+    for new in batch.creates:
+        parts.setdefault(new.id, Batch()).creates.append(new)
+    for row in batch.appends:
+        parts.setdefault(row.run_no, Batch()).appends.append(row)
+    for revision in batch.revisions:
+        parts.setdefault(revision.run_no, Batch()).revisions.append(revision)
+    for finish in batch.finishes:
+        parts.setdefault(finish.run_no, Batch()).finishes.append(finish)
+    return parts
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    return Batch(
+        creates=[row for part in parts for row in part.creates],
+        appends=[row for part in parts for row in part.appends],
+        revisions=[revision for part in parts for revision in part.revisions],
+        finishes=[finish for part in parts for finish in part.finishes],
+    )

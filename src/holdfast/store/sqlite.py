@@ -14,8 +14,9 @@ import apsw
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, sqlite_batch, sqlite_file
-from holdfast.store.protocol import Batch, Committed, News, RunRow, Taken, is_text
+from holdfast.store.protocol import Batch, Committed, News, Refused, RunRow, Taken, is_text
 from holdfast.store.reading import Reading, Rows, all_rows
+from holdfast.store.settling import in_halves
 from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
@@ -70,7 +71,7 @@ class SQLiteStore(Reading):
         return self._clock() if self._clock else clocks.now_ms()
 
     def commit(self, batch: Batch) -> Committed:
-        return self._write(lambda db: sqlite_batch.commit(db, batch, self.now_ms()))
+        return in_halves(batch, lambda part: self._write(lambda db: sqlite_batch.commit(db, part, self.now_ms())))
 
     # -- owners --------------------------------------------------------------------------------------------
 
@@ -185,12 +186,14 @@ class SQLiteStore(Reading):
                 raise self._refusal
             try:
                 return work(self._writer or self._open_writer())
+            except apsw.TooBigError as error:
+                raise Refused(str(explain(self.path, error))) from error  # and the handle is as good as before
             except apsw.Error as error:
                 told = self._explained(error)
                 self._give_up_writer()
                 raise told from error
             except (TypeError, ValueError, OverflowError) as error:
-                raise StoreError(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
+                raise Refused(f"{self.path}: a row holds what SQLite cannot ({error}).") from error
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         return self._write(lambda db: in_transaction(db, lambda: work(Transaction(db))))

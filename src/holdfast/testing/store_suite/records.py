@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from holdfast.errors import CodecError
 from holdfast.store import Batch, Claim, Finish, Spent, Store, revised
 
 from .rows import Clock, MakeStore, append, at_once, checkpoint, claim, create, finish, numbers, revision, run_row
+
+TOO_MUCH = 2**63
 
 
 class Records:
@@ -189,3 +192,35 @@ class Records:
             999_999: Spent(),
         }
         assert store.spent([]) == {}
+
+    def test_a_row_that_is_refused_takes_no_other_run_along(self, store: Store) -> None:
+        """Nobody has a column for such a number. Of its own run nothing is written, or there would be a gap."""
+        runs = create(store, *(f"r{n}" for n in range(9)))
+        ends, bad, worse = runs[6], runs[3], runs[7]
+        batch = Batch(
+            creates=[run_row("good"), run_row("bad", priority=TOO_MUCH), run_row("better", owner="you")],
+            appends=[
+                *(checkpoint(run.no, 1) for run in runs),
+                checkpoint(bad.no, 2, tokens=TOO_MUCH),
+                *(checkpoint(run.no, 3 if run is bad else 2) for run in runs),
+            ],
+            finishes=[
+                Finish(run_no=ends.no, epoch=1, status="done", result=b"r"),
+                Finish(run_no=worse.no, epoch=1, status="waiting", wakes=TOO_MUCH),
+            ],
+        )
+        committed = store.commit(batch)
+        assert set(committed.refused) == {bad.no, worse.no, "bad"} and committed.fenced == set()
+        assert all(isinstance(why, CodecError) for why in committed.refused.values())
+        assert [numbers(store, run) for run in runs] == [[] if run in (bad, worse) else [1, 2] for run in runs]
+        assert {id: row.owner for id, row in committed.created.items()} == {"good": "me", "better": "you"}
+        assert store.get("bad") is None and store.get("good") == committed.created["good"]
+        rows = {run.no: store.get(run.id) for run in (ends, worse)}
+        assert [row and row.status for row in rows.values()] == ["done", "running"]
+        assert append(store, checkpoint(bad.no, 1)) == set(), "it is still its owner's"
+
+    def test_what_is_refused_alone(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        committed = store.commit(Batch(appends=[checkpoint(run.no, 1), checkpoint(run.no, 2, attempts=TOO_MUCH)]))
+        assert list(committed.refused) == [run.no] and numbers(store, run) == []
+        assert store.commit(Batch(creates=[run_row("b", priority=TOO_MUCH)])).created == {} and store.get("b") is None
