@@ -7,6 +7,7 @@ tree is written out here, since the text of ``ast.dump`` is promised by nobody.
 from __future__ import annotations
 
 import ast
+import dis
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ def fingerprint_of(function: Callable[..., Any]) -> str:
     try:
         data = canonical(inspect.getsource(function))
     except (OSError, SyntaxError, TypeError, RecursionError):
-        return "code:" + _digest(repr(list(_code(function.__code__, function.__doc__))).encode())
+        return "code:" + _digest(repr(list(_code(function.__code__))).encode())
     return "ast:" + _digest(data)
 
 
@@ -77,14 +78,13 @@ def _texts_joined(parts: list[Any]) -> Iterator[Any]:
         yield text
 
 
-def _code(code: CodeType, doc: str | None) -> Iterator[Any]:
+def _code(code: CodeType) -> Iterator[Any]:
     """What compiled code does, without its docstring, names of files and numbers of lines."""
-    yield code.co_code.hex()
-    yield code.co_names
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            yield from _code(each, None)
-        elif isinstance(each, frozenset):
-            yield sorted(map(repr, each))  # it is in another order in each process
-        elif doc is None or each != doc:
-            yield repr(each)
+    for each in dis.get_instructions(code):
+        value = each.argval
+        if isinstance(value, CodeType):
+            yield each.opname, list(_code(value))
+        elif isinstance(value, frozenset):
+            yield each.opname, sorted(map(repr, value))  # it is in another order in each process
+        else:
+            yield each.opname, repr(value)
