@@ -8,6 +8,7 @@ less than ``call_soon_threadsafe``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -32,6 +33,8 @@ _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
 LOOK_EVERY_S = 0.5  # whether a step is in flight that others have not been told of
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
+
+_log = logging.getLogger("holdfast")
 
 T = TypeVar("T")
 Outcome = Callable[[Any, HoldfastError | None], None]
@@ -186,6 +189,7 @@ class Journal:
         self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
+        self._not_renewed = ""  # why, as it was told last
         self._refused: dict[int, tuple[int, HoldfastError]] = {}  # by run, under which epoch and why
         self._closed = self._ended = False
         self._lock = threading.Lock()
@@ -394,8 +398,12 @@ class Journal:
         try:
             alive = self._failed is None
             held = self.store.renew(self.owner, ttl_ms=self.lease.ttl_ms, **standing._asdict()) if alive else None
-        except StoreError:
+            self._not_renewed = ""
+        except StoreError as error:
             held = None  # the holder stops by itself at its deadline
+            if str(error) != self._not_renewed:  # what to do about it (upgrade holdfast, say) is in no other message
+                self._not_renewed = str(error)
+                _log.warning("the leases of this process could not be renewed: %s", error)
         self._renewed(held, began, began + self.lease.trusted_s)
 
 

@@ -7,15 +7,28 @@ import sys
 from typing import Any
 
 from . import codec
-from .definition import Definition
+from .definition import PYTHON, Definition
 from .errors import Mismatch
-from .store import RunRow, as_text
+from .store import Code, RunRow, as_text
 from .workflow import Call, Workflow, marked
 
 
 def names() -> set[str]:
     """Those of which a run can be begun from its row alone."""
     return {workflow._definition.name for workflow in marked_here() if not _is_method(workflow)}
+
+
+def accepted() -> dict[str, Code | None]:
+    """Of which runs a worker takes those of any code (None), or only those that its own recorded: where that is said to
+    refuse others, they are left to the workers that can."""
+    found: dict[str, Code | None] = {}
+    for workflow in marked_here():
+        definition = workflow._definition
+        if not _is_method(workflow):
+            refuses = getattr(definition, "on_change", None) == "refuse"
+            code = Code(definition.version, PYTHON) if refuses else None
+            found[definition.name] = code if found.get(definition.name, code) == code else None
+    return found
 
 
 def marked_here() -> list[Workflow]:

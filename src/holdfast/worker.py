@@ -18,7 +18,7 @@ from .body import UNWIND_S
 from .errors import StoreError
 from .records import count
 from .served import Served
-from .store import RunRow, Taken
+from .store import Code, RunRow, Taken
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -125,22 +125,22 @@ class Worker:
         return sum(served.is_waiting for served in self._served.values())
 
     async def _round(self) -> None:
-        free, names = self._free, known.names()
+        free, accepted = self._free, known.accepted()
         if self._lost:
             await self._adopt()
         if free > 0 and not self._ending.is_set():
             began = clock.monotonic()
             claimed: list[Taken] = []
             try:
-                await self._home._read(self._claim, names, free, claimed)
+                await self._home._read(self._claim, accepted, free, claimed)
             finally:  # what was claimed before the store failed is ours all the same
                 for taken in claimed:
                     self._begin(taken, began)
         if clock.monotonic() - self._unknown_at >= UNKNOWN_EVERY_S:
             self._unknown_at = clock.monotonic()
-            self._tell_unknown(await self._home._read(self._others_runs, names))
+            self._tell_unknown(await self._home._read(self._others_runs, set(accepted)))
 
-    def _claim(self, names: set[str], free: int, claimed: list[Taken]) -> None:
+    def _claim(self, accepted: dict[str, Code | None], free: int, claimed: list[Taken]) -> None:
         store, owner = self._home._store, self._home.owner
         dead = [each for each in store.owners() if each != owner and lease.is_dead(each)]
         for queue in self._queues:
@@ -149,7 +149,7 @@ class Worker:
                     owner,
                     ttl_ms=self._home._lease.ttl_ms,
                     queue=queue.name,
-                    workflows=names,
+                    workflows=accepted,
                     dead=dead,
                     limit=free - len(claimed),
                     at_once=queue.limit,

@@ -10,10 +10,11 @@ import apsw
 import pytest
 
 import holdfast
-from holdfast import CodecError, Holdfast, step, workflow
+from holdfast import CodecError, Holdfast, StoreError, step, workflow
 from holdfast.journal import Journal, Standing
 from holdfast.lease import Lease
 from holdfast.store import Checkpoint, Finish, RunRow, Store, open_store
+from holdfast.store.memory import MemoryStore
 from holdfast.testing.store_suite import checkpoint, run_row
 
 TOO_MUCH = 2**63
@@ -75,6 +76,26 @@ def test_a_run_that_cannot_be_created_is_told(store: Store) -> None:
         assert store.get("a") is None and store.get("b") is not None
 
     asyncio.run(program())
+
+
+def test_why_a_lease_was_not_renewed_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A schema of a newer release stops this process, and only the store's own words say what to do."""
+    newer = "it was written by a newer holdfast: upgrade holdfast."
+
+    class Newer(MemoryStore):
+        def renew(self, *_: Any, **__: Any) -> set[int]:
+            raise StoreError(newer)
+
+    async def program() -> None:
+        nobody = Nobody()
+        journal = Journal(Newer(), "me", Lease(), nobody.renewed, nobody.standing)
+        journal.serve(asyncio.get_running_loop())
+        for _ in range(3):
+            journal.renew_now(lambda: None)
+        await asyncio.to_thread(journal.close)
+
+    asyncio.run(program())
+    assert [record.levelname for record in caplog.records if newer in record.getMessage()] == ["WARNING"]
 
 
 @step

@@ -50,7 +50,7 @@ def test_whoever_waits_to_count_a_queue_counts_what_was_claimed_meanwhile(
         create(store, f"r{n}", owner=None, status="queued", queue="q", workflow=f"w{n}")
 
     def claim(n: int) -> int:
-        options: dict[str, Any] = {"ttl_ms": 60_000, "queue": "q", "workflows": {f"w{n}"}, "dead": [], "limit": 9}
+        options: dict[str, Any] = {"ttl_ms": 60_000, "queue": "q", "workflows": {f"w{n}": None}, "dead": [], "limit": 9}
         return len(stores[n].claim_due(f"worker|{n}|1|x", at_once=1, **options))
 
     with psycopg.connect(url.partition("?")[0]) as db, ThreadPoolExecutor(2) as threads:

@@ -290,13 +290,35 @@ def test_steps_do_not_wait_for_readers_and_claims(store: PostgresStore, postgres
     with psycopg.connect(postgres_url.partition("?")[0]) as db, ThreadPoolExecutor(1) as pool:
         schema = postgres_url.partition("schema=")[2]
         db.execute("SELECT pg_advisory_xact_lock(%s)", (number_of(schema, "q"),))
-        given: dict[str, Any] = {"ttl_ms": 1000, "queue": "q", "workflows": ["review_loan"], "dead": []}
+        given: dict[str, Any] = {"ttl_ms": 1000, "queue": "q", "workflows": {"review_loan": None}, "dead": []}
         claiming = pool.submit(store.claim_due, "w", limit=2, at_once=1, **given)
         while not db.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
             time.sleep(0.002)
         assert append(store, checkpoint(run.no, 1)) == set() and not claiming.done()
         db.rollback()
         assert claiming.result(20) == []
+
+
+@pytest.mark.parametrize("at_once", [None, 100])
+def test_many_runs_are_claimed_in_as_many_round_trips_as_one(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, at_once: int | None
+) -> None:
+    asked: list[object] = []
+    execute = psycopg.Connection.execute
+
+    def counted(self: Any, text: Any, *given: Any, **more: Any) -> Any:
+        asked.append(text)
+        return execute(self, text, *given, **more)
+
+    create(store, *(f"r{n}" for n in range(40)), owner=None, status="queued", queue="q")
+    monkeypatch.setattr(psycopg.Connection, "execute", counted)
+    trips = []
+    for limit in (1, 1, 30):
+        asked.clear()
+        given: dict[str, Any] = {"ttl_ms": 1000, "queue": "q", "workflows": {"review_loan": None}, "dead": []}
+        assert len(store.claim_due("w", limit=limit, at_once=at_once, **given)) == limit
+        trips.append(len(asked))
+    assert trips[1] == trips[2] == (3 if at_once is None else 5), "with BEGIN and COMMIT"
 
 
 def test_an_id_that_no_store_can_hold_is_unknown(store: PostgresStore) -> None:

@@ -140,7 +140,13 @@ def test_runs_that_a_worker_took_are_its_own(store: PostgresStore, unanswered: C
     """Were they forgotten, they would be prolonged by a process that does not run them."""
     create(store, "a", "b", "c", owner=None, status="queued", queue="q")
     lost = unanswered()
-    given: dict[str, Any] = {"ttl_ms": 1000, "queue": "q", "workflows": ["review_loan"], "dead": [], "at_once": None}
+    given: dict[str, Any] = {
+        "ttl_ms": 1000,
+        "queue": "q",
+        "workflows": {"review_loan": None},
+        "dead": [],
+        "at_once": None,
+    }
     taken = store.claim_due("w", limit=2, **given)
     assert lost and [each.row.id for each in taken] == ["a", "b"]
     assert [each.row.id for each in store.claim_due("w", limit=9, **given)] == ["c"]

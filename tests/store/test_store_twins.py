@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from holdfast.store import NEVER_MS, Batch, Finish, RunRow, Store, Taken, open_store
+from holdfast.store import NEVER_MS, Batch, Code, Finish, RunRow, Store, Taken, open_store
 from holdfast.testing.store_suite import Clock, checkpoint, run_row
 
 IDS = [f"run-{n}" for n in range(4)]
@@ -25,7 +25,8 @@ _names = itertools.count()
 ids, owners, queues = st.sampled_from(IDS), st.sampled_from(OWNERS), st.sampled_from(QUEUES)
 dues = st.sampled_from([0, 0, 50, 200])
 ends = st.sampled_from(["done", "failed", "sleep", "sleep", "run"])
-known = st.sampled_from([(), WORKFLOWS[:1], WORKFLOWS, WORKFLOWS])
+codes = st.sampled_from([None, None, None, Code("1", "3.11"), Code("2", "3.11")])
+known = st.dictionaries(st.sampled_from(WORKFLOWS), codes)
 
 
 class Twins(RuleBasedStateMachine):

@@ -103,4 +103,18 @@ PLANTED = [
         "if part is batch else self._settle(db, part),",
         ["tests/store/test_refused_rows.py::test_runs_that_a_refused_batch_created_are_known_for_its_own"],
     ),
+    Plant(
+        "a worker takes what other code recorded",
+        "src/holdfast/known.py",
+        "            code = Code(definition.version, PYTHON) if refuses else None\n",
+        "            code = None\n",
+        ["tests/worker/test_worker.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
+    ),
+    Plant(
+        "a takeover by a worker is not recorded as a death",
+        "src/holdfast/store/queries.sql",
+        "deaths = r.deaths + CASE WHEN lost IS NULL THEN 0 ELSE 1 END",
+        "deaths = r.deaths",
+        [_SUITE + "TestPostgres"],
+    ),
 ]

@@ -429,7 +429,7 @@ def test_its_row_says_what_it_waits_for_and_until_when(fake_clock: FakeClock) ->
 def due(hf: Holdfast) -> list[str]:
     """Which runs a worker would take now."""
     given: dict[str, Any] = {"ttl_ms": 1, "queue": "default", "dead": (), "limit": 9, "at_once": None}
-    names = {row.workflow for row in hf._store.runs(status=None, workflow=None, limit=9, after=None)}
+    names = {row.workflow: None for row in hf._store.runs(status=None, workflow=None, limit=9, after=None)}
     return [taken.row.id for taken in hf._store.claim_due("w|1|1|1", workflows=names, **given)]
 
 

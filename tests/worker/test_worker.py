@@ -17,10 +17,11 @@ import holdfast
 from holdfast import Holdfast, codec, known, lease, step, workflow
 from holdfast import worker as worker_module
 from holdfast.admission import new_row
+from holdfast.definition import PYTHON
 from holdfast.failure import Failure
 from holdfast.recall import blank_row
 from holdfast.served import deaths_in_a_row
-from holdfast.store import Batch, Checkpoint, Claim, RunRow, Store, Taken, open_store
+from holdfast.store import Batch, Checkpoint, Claim, Code, RunRow, Store, Taken, open_store
 from holdfast.store.memory import MemoryStore
 from holdfast.worker import Queue
 
@@ -287,6 +288,33 @@ def test_a_run_of_a_workflow_nobody_here_knows_is_left_alone_and_told_of_once(
         asyncio.run(main())
     finally:
         worker_module.UNKNOWN_EVERY_S = before
+
+
+def test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one(store: Store) -> None:
+    """While a deploy is rolled out both are there: were it claimed, it would be parked under the old ones' eyes."""
+
+    def rolled(version: str) -> Any:
+        @workflow(version=version, name="rolled")
+        async def plan() -> str:
+            return version
+
+        plan._definition.on_change = "refuse"  # type: ignore[attr-defined]
+        return plan
+
+    async def main() -> None:
+        old = rolled("1")
+        await submitted(store, old())
+        del old
+        gc.collect()
+        new = rolled("2")
+        assert known.accepted()["rolled"] == Code("2", PYTHON) and known.accepted()["job"] is None
+        async with Holdfast(store) as hf, serving(store):
+            await hf.submit(new(), id="new")
+            await ended(store, "new")
+        assert [row_of(store, id).status for id in ("run-0", "new")] == ["queued", "done"]
+        assert store.claims(row_of(store, "run-0").no) == []
+
+    asyncio.run(main())
 
 
 def test_methods_are_no_workflows_of_a_worker() -> None:

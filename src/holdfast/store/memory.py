@@ -13,6 +13,7 @@ from holdfast.store.protocol import (
     Batch,
     Checkpoint,
     Claim,
+    Code,
     Committed,
     Finish,
     News,
@@ -202,7 +203,7 @@ class MemoryStore:
         *,
         ttl_ms: int,
         queue: str,
-        workflows: Collection[str],
+        workflows: Mapping[str, Code | None],
         dead: Collection[str],
         limit: int,
         at_once: int | None,
@@ -216,7 +217,9 @@ class MemoryStore:
             found = []
             for row in sorted(served, key=lambda row: (-row.priority, row.no)):
                 due = row.due_ms <= now if row.owner is None else _lost(row, now, dead, owner) != ""
-                if due and row.status in _UNFINISHED and row.workflow in workflows:
+                if row.workflow not in workflows or workflows[row.workflow] not in (None, (row.version, row.python)):
+                    continue
+                if due and row.status in _UNFINISHED:
                     found.append(copy.copy(row))
             taken = []
             for before in found[: max(limit, 0)]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from holdfast.store.protocol import Revision, RunRow, Signal, Taken
+from holdfast.store.protocol import Code, Revision, RunRow, Signal, Taken
 
 _RUN_FIELDS = RunRow.__struct_fields__
 
@@ -49,6 +49,11 @@ def claim(
     db.ask("record_takeover", given)
     found = db.ask("claim", given)
     return run_row(found[0]) if found else None
+
+
+def accepted(workflows: Mapping[str, Code | None]) -> list[str]:
+    """As the statements compare them: a name, or a name, a version and a Python, one below the other."""
+    return sorted(name if code is None else "\n".join((name, *code)) for name, code in workflows.items())
 
 
 def claim_all(

@@ -25,6 +25,7 @@ from holdfast.store.postgres_url import Address
 from holdfast.store.protocol import (
     Batch,
     Checkpoint,
+    Code,
     Committed,
     Finish,
     News,
@@ -158,12 +159,12 @@ class PostgresStore(Reading):
         *,
         ttl_ms: int,
         queue: str,
-        workflows: Collection[str],
+        workflows: Mapping[str, Code | None],
         dead: Collection[str],
         limit: int,
         at_once: int | None,
     ) -> list[Taken]:
-        names, gone = Array("text", sorted(workflows)), Array("text", sorted(dead))
+        known, gone = Array("text", owners.accepted(workflows)), Array("text", sorted(dead))
 
         def take(t: Transaction) -> list[Taken]:
             most = limit
@@ -174,9 +175,8 @@ class PostgresStore(Reading):
                 most = min(limit, at_once - living)
             if most <= 0 or not workflows:
                 return []
-            given = {"queue": queue, "workflows": names, "dead": gone, "limit": most, "owner": owner}
-            found = [(run_row(row[:-1]), row[-1]) for row in t.ask("due", given)]
-            return owners.claim_all(t, 0, found, owner=owner, ttl_ms=ttl_ms)
+            given = {"queue": queue, "workflows": known, "dead": gone, "limit": most, "owner": owner, "ttl_ms": ttl_ms}
+            return [_as_taken(row, owner) for row in t.ask("claim_due", given)]
 
         return self._transact(take, stands=lambda t, taken: _holds(t, [each.row for each in taken]))
 
@@ -304,6 +304,15 @@ def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:
 def _as_created(row: RunRow, no: int, lease_until_ms: int, created_ms: int, due_ms: int) -> RunRow:
     times = {"lease_until_ms": lease_until_ms, "created_ms": created_ms, "updated_ms": created_ms, "due_ms": due_ms}
     return replace(row, no=no, **times)
+
+
+def _as_taken(found: Sequence[Any], owner: str) -> Taken:
+    """From what ``claim_due`` returns of a run."""
+    *fields, lost, epoch, deaths, lease_until_ms, updated_ms = found
+    before = run_row(fields)
+    changed = {"epoch": epoch, "deaths": deaths, "lease_until_ms": lease_until_ms, "updated_ms": updated_ms}
+    unchanging = {"owner": owner, "status": "running", "doing": None, "waiting": None, "due_ms": 0}
+    return Taken(replace(before, **changed, **unchanging), before, lost)
 
 
 def _recognise(t: Transaction, given: list[RunRow], created: dict[str, RunRow]) -> None:

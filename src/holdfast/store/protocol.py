@@ -39,6 +39,13 @@ def as_text(value: str) -> str:
     return value if is_text(value) else ascii(value)
 
 
+class Code(NamedTuple):
+    """Which code recorded a run: the version of its workflow, and of Python."""
+
+    version: str
+    python: str
+
+
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
     """One row: what happened, and what it changed. Unique by ``(run_no, seq)``; ``seq`` counts from 1."""
 
@@ -344,13 +351,14 @@ class Store(Protocol):
         *,
         ttl_ms: int,
         queue: str,
-        workflows: Collection[str],
+        workflows: Mapping[str, Code | None],
         dead: Collection[str],
         limit: int,
         at_once: int | None,
     ) -> list[Taken]:
-        """Claim at most ``limit`` runs of ``queue`` that a worker may take, those of ``workflows`` only: whose time has
-        come, whose owner is among the ``dead``, and whose owner, another than who asks, let its lease lapse. Higher
+        """Claim at most ``limit`` runs of ``queue`` that a worker may take: whose time has come, whose owner is among
+        the ``dead``, and whose owner, another than who asks, let its lease lapse. Those of ``workflows`` only: by name
+        the code that must have recorded them, or None; what other code recorded is left as it is, to others. Higher
         priority first, then older. No more than ``at_once`` runs of the queue have a living owner then, over all
         workers. Two that ask at once never get the same run, and neither waits for the other longer than a transaction
         lasts."""

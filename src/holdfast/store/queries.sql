@@ -188,37 +188,58 @@ RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, 
 -- What nobody owns is found by one of two indices: what is due at once, and what has a time.
 SELECT no, priority FROM (
     SELECT no, priority FROM holdfast.run
-    WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:list)
+    WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting')
+        AND (workflow IN (:list) OR workflow || char(10) || version || char(10) || python IN (:list))
     ORDER BY priority DESC, no LIMIT :limit)
 UNION ALL
 SELECT no, priority FROM (
     SELECT no, priority FROM holdfast.run
-    WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:list)
-        AND due_ms <= :now_ms
+    WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting')
+        AND (workflow IN (:list) OR workflow || char(10) || version || char(10) || python IN (:list)) AND due_ms <= :now_ms
     ORDER BY priority DESC, no LIMIT :limit)
 ORDER BY priority DESC, no LIMIT :limit
 
--- name: due/postgres
+-- name: claim_due/postgres
 -- Each part locks what it finds and passes over what another worker has locked; what is left over is let go at the end
--- of the transaction. The last column says how its owner was lost.
+-- of the transaction. The runs as they were found, how the owner of each was lost, and what has become of them.
+WITH found AS (
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, lost
 FROM (
     SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
-        WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+        WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting')
+            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows))
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS ready
     UNION ALL
     SELECT * FROM (SELECT *, NULL FROM holdfast.run
-        WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
-            AND due_ms <= :now_ms
+        WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting')
+            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows)) AND due_ms <= :now_ms
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS timed
     UNION ALL
     SELECT * FROM (SELECT *, CASE WHEN owner IN (:dead) THEN 'died' ELSE 'lapsed' END FROM holdfast.run
         WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms AND owner <> :owner OR owner IN (:dead))
-            AND status IN ('queued', 'running', 'waiting') AND workflow IN (:workflows)
+            AND status IN ('queued', 'running', 'waiting')
+            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows))
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
 ) AS found
 ORDER BY priority DESC, no LIMIT :limit
+), claims AS (
+    INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
+    SELECT no, epoch + 1, :owner, :now_ms, coalesce(lost, status),
+        CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
+    FROM found
+), taken AS (
+    UPDATE holdfast.run AS r SET epoch = r.epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
+        lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = r.deaths + CASE WHEN lost IS NULL THEN 0 ELSE 1 END
+    FROM found WHERE r.no = found.no
+    RETURNING r.no, r.epoch, r.deaths, r.lease_until_ms, r.updated_ms
+)
+SELECT f.no, f.id, f.workflow, f.version, f.python, f.module, f.file, f.inputs, f.fingerprint, f.state, f.seed, f.queue, f.priority, f.parent_no,
+    f.status, f.result, f.error, f.deaths, f.owner, f.epoch, f.lease_until_ms, f.created_ms, f.updated_ms, f.due_ms, f.wakes, f.waiting, f.doing,
+    f.checksum, f.end_checksum, f.schema_version,
+    f.lost, t.epoch, t.deaths, t.lease_until_ms, t.updated_ms
+FROM found AS f JOIN taken AS t ON t.no = f.no
+ORDER BY f.priority DESC, f.no
 
 -- name: lock_queue/postgres
 SELECT CAST(pg_advisory_xact_lock(:number) AS TEXT)
@@ -229,7 +250,7 @@ WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms > :now_ms OR owne
 
 -- name: owned
 -- Live runs only: as many rows as there are runs in flight.
-SELECT no, queue, priority, status, workflow, owner, lease_until_ms FROM holdfast.run WHERE owner IS NOT NULL
+SELECT no, queue, priority, status, workflow, version, python, owner, lease_until_ms FROM holdfast.run WHERE owner IS NOT NULL
 
 -- name: owners
 SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL ORDER BY owner

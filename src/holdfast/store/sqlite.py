@@ -14,7 +14,7 @@ import apsw
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, sqlite_batch, sqlite_file
-from holdfast.store.protocol import Batch, Committed, News, Refused, RunRow, Taken, is_text
+from holdfast.store.protocol import Batch, Code, Committed, News, Refused, RunRow, Taken, is_text
 from holdfast.store.reading import Reading, Rows, all_rows
 from holdfast.store.settling import in_halves
 from holdfast.store.sqlite_due import due
@@ -86,14 +86,14 @@ class SQLiteStore(Reading):
         *,
         ttl_ms: int,
         queue: str,
-        workflows: Collection[str],
+        workflows: Mapping[str, Code | None],
         dead: Collection[str],
         limit: int,
         at_once: int | None,
     ) -> list[Taken]:
         def found(db: apsw.Connection) -> dict[int, str | None]:
-            now, names = self.now_ms(), sorted(workflows)
-            return due(db, now, owner=owner, queue=queue, workflows=names, dead=dead, limit=limit, at_once=at_once)
+            now, known = self.now_ms(), owners.accepted(workflows)
+            return due(db, now, owner=owner, queue=queue, workflows=known, dead=dead, limit=limit, at_once=at_once)
 
         def take(db: apsw.Connection) -> list[Taken]:
             t = Transaction(db)

@@ -22,14 +22,16 @@ def due(
     limit: int,
     at_once: int | None,
 ) -> dict[int, str | None]:
-    """The numbers of the runs that a worker may take, in its order, and how the owner of each was lost."""
+    """The numbers of the runs that a worker may take, in its order, and how the owner of each was lost. ``workflows``
+    as ``owners.accepted`` has them."""
     lost: dict[int, str | None] = {}
     living, found = 0, []
-    for no, of, priority, status, workflow, other, until in db.execute(TEXTS["owned"]):
+    for no, of, priority, status, workflow, version, python, other, until in db.execute(TEXTS["owned"]):
         if of == queue:
             lapsed = "died" if other in dead else "lapsed" if until <= now and other != owner else None
             living += lapsed is None
-            if lapsed is not None and status in _UNFINISHED and workflow in workflows:
+            is_known = workflow in workflows or "\n".join((workflow, version, python)) in workflows
+            if lapsed is not None and status in _UNFINISHED and is_known:
                 lost[no] = lapsed
                 found.append((-priority, no))
     if at_once is not None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from holdfast.store import NEVER_MS, Batch, Finish, RunRow, Store, Taken
+from holdfast.store import NEVER_MS, Batch, Code, Finish, RunRow, Store, Taken
 
 from .rows import Clock, MakeStore, at_once, claim, create, finish, run_row
 
-KNOWN = ("review_loan", "other")
+KNOWN = {"review_loan": None, "other": None}
 
 
 def submit(store: Store, *ids: str, **more: Any) -> list[RunRow]:
@@ -59,8 +59,25 @@ class Queues:
         submit(store, "c", workflow="unknown")
         assert ids(take(store, queue="r")) == ["b"]
         assert ids(take(store)) == ["a"]
-        assert take(store, workflows=()) == []
+        assert take(store, workflows={}) == []
         assert found(store, "c").status == "queued"
+
+    def test_what_other_code_recorded_is_left_to_others(self, store: Store, clock: Clock) -> None:
+        """While a new version is rolled out its workers leave the runs of the old one to the old workers."""
+        submit(store, "old", "other", workflow="w", version="1")
+        submit(store, "new", workflow="w", version="2")
+        submit(store, "python", workflow="w", version="2", python="3.12")
+        submit(store, "any", workflow="v", version="1")
+        submit(store, "later", workflow="w", version="1", due_ms=5)
+        create(store, "lost", queue="q", workflow="w", version="1", owner="dead")
+        clock.now += 5
+        accepted = {"w": Code("2", "3.11"), "v": None}
+        assert ids(take(store, workflows=accepted, dead=["dead"])) == ["new", "any"]
+        assert (found(store, "old").status, found(store, "lost").owner) == ("queued", "dead"), "as they were"
+        assert take(store, workflows={"w\n2\n3.11": None}) == []
+        left = {"w": Code("1", "3.11")}
+        assert ids(take(store, workflows=left, dead=["dead"])) == ["old", "other", "later", "lost"]
+        assert ids(take(store)) == [] and ids(take(store, workflows={"w": None})) == ["python"]
 
     def test_priority_then_age(self, store: Store, clock: Clock) -> None:
         submit(store, "old", "older")
