@@ -32,7 +32,7 @@ def _digest(data: bytes) -> str:
 
 def canonical(source: str) -> bytes:
     """The meaning of a piece of source, which may stand indented. Raises ``SyntaxError``."""
-    if source[:1].isspace():
+    if source[:1] in (" ", "\t"):
         source = "if True:\n" + source  # not dedented, which would change the texts in it that have several lines
     return repr(_written(ast.parse(source))).encode("utf-8", "backslashreplace")
 
