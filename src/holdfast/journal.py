@@ -9,46 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeAlias, TypeVar
-
-import msgspec
+from typing import Any, NamedTuple, TypeVar
 
 from . import clock
 from .errors import Fenced, HoldfastError, StoreError
 from .lease import Lease
 from .news import Bulletin, Newsroom
+from .port import Entry, Finished, Outcome, Port, Row
 from .store import FINISHED, Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
 LOOK_EVERY_S = 0.5  # whether a step is in flight that others have not been told of
-LATE_S = 0.002  # a batch later than this is starved by a busy loop
-YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
 _log = logging.getLogger("holdfast")
 
 T = TypeVar("T")
-Outcome = Callable[[Any, HoldfastError | None], None]
-Row: TypeAlias = RunRow | Checkpoint | Revision | Finish
-
-
-class Entry(msgspec.Struct):
-    """Something to be committed, and who is told on which loop. ``done(result, error)``: a created run's row, or
-    None.
-    """
-
-    row: Row
-    loop: asyncio.AbstractEventLoop
-    done: Outcome
 
 
 class Standing(NamedTuple):
@@ -58,113 +40,12 @@ class Standing(NamedTuple):
     waiting: dict[int, bytes | None]
 
 
-_Finished = tuple[Entry, Any, HoldfastError | None]
-
-
 def _END() -> None:
     """The thread ends here."""
 
 
 def _NEWS() -> None:
     """The thread wakes up to see that a run has told something."""
-
-
-class _Port:
-    """The way from the committer to one event loop: finished entries, and the wake-up that tells of them."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._arrived: deque[_Finished] = deque()
-        self._outstanding: deque[float] = deque()
-        self._progress = threading.Event()
-        self._guarding = False
-        self._pause = 0.0
-        self._fd: int | None = None
-        self._fd_lock = threading.Lock()  # a write must not hit a descriptor that was closed and given out again
-        if hasattr(os, "eventfd"):
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._closer = weakref.finalize(self, os.close, self._fd)
-            loop.add_reader(self._fd, self._drain)
-
-    def expect(self) -> None:
-        """An entry of this loop was queued (on the loop's thread)."""
-        self._outstanding.append(time.monotonic())
-        if not self._guarding and (loop := self._loop()) is not None:
-            self._guarding = True
-            loop.call_later(LATE_S, self._guard, context=Context())  # it is no timer of the run that submits
-
-    def post(self, finished: list[_Finished]) -> None:
-        """Called by the committer."""
-        self._arrived.extend(finished)
-        self._progress.set()
-        with self._fd_lock:
-            if self._fd is not None:
-                os.eventfd_write(self._fd, 1)
-                return
-        if (loop := self._loop()) is not None:
-            try:
-                loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                pass
-
-    def _drain(self) -> None:
-        if self._fd is not None:
-            try:
-                os.eventfd_read(self._fd)
-            except BlockingIOError:
-                pass
-        while self._arrived:
-            entry, result, error = self._arrived.popleft()
-            if self._outstanding:
-                self._outstanding.popleft()
-            try:
-                entry.done(result, error)
-            except Exception as unexpected:  # one caller's trouble is not the next one's
-                entry.loop.call_exception_handler(
-                    {"message": "holdfast: an outcome was not taken", "exception": unexpected}
-                )
-
-    def _guard(self) -> None:
-        """A loop that is never idle takes the interpreter back after every statement of the committer, which then
-        commits a few steps a second. Only when a batch is late is it given the interpreter, for a moment."""
-        self._guarding = False
-        loop = self._loop()
-        if loop is None or not self._outstanding:
-            return
-        self._guarding = True
-        late = time.monotonic() - self._outstanding[0] - LATE_S
-        if late < 0:
-            loop.call_later(-late, self._guard)
-            return
-        if not self._arrived:
-            self._progress.clear()
-            self._progress.wait(YIELD_S)
-        if self._arrived:
-            self._drain()
-            self._pause = 0.0
-            loop.call_soon(self._guard)
-        else:  # it waits for the disk, not for us
-            self._pause = min(2 * self._pause or YIELD_S, 0.1)
-            loop.call_later(self._pause, self._guard)
-
-    def close(self) -> None:
-        """A loop's readers are its own thread's business, so it is asked to let go of ours."""
-        loop = self._loop()
-        try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._let_go, loop)
-                return
-        except RuntimeError:  # the loop is closed
-            pass
-        self._let_go(None)
-
-    def _let_go(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        with self._fd_lock:
-            fd, self._fd = self._fd, None
-        if fd is not None:
-            if loop is not None:
-                loop.remove_reader(fd)
-            self._closer()
 
 
 class Journal:
@@ -185,7 +66,7 @@ class Journal:
         self._renewed = _weakly(renewed, None)
         self._standing = _weakly(standing, Standing({}, {}))
         self._queue: SimpleQueue[Entry | Callable[[], None]] = SimpleQueue()
-        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Port] = weakref.WeakKeyDictionary()
+        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Port] = weakref.WeakKeyDictionary()
         self._newsroom = Newsroom(store)
         self._last_size = 0
         self._failed: Exception | None = None
@@ -236,7 +117,7 @@ class Journal:
                 raise StoreError(f"{self.store.url}: this Holdfast is closed; open another one.")
             for gone in [known for known in self._ports if known.is_closed()]:
                 self._ports.pop(gone).close()
-            self._ports[loop] = _Port(loop)
+            self._ports[loop] = Port(loop)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-journal", daemon=True)
                 self._thread.start()
@@ -349,7 +230,7 @@ class Journal:
         self._tell(entries, committed)
 
     def _tell(self, entries: list[Entry], committed: Committed) -> None:
-        finished: dict[asyncio.AbstractEventLoop, list[_Finished]] = {}
+        finished: dict[asyncio.AbstractEventLoop, list[Finished]] = {}
         plain = not (self._failed or self._refused or committed.fenced or committed.created or committed.refused)
         for entry in entries:
             outcome = (entry, None, None) if plain else self._outcome(entry, committed)
@@ -359,7 +240,7 @@ class Journal:
             if port is not None:
                 port.post(told)
 
-    def _outcome(self, entry: Entry, committed: Committed) -> _Finished:
+    def _outcome(self, entry: Entry, committed: Committed) -> Finished:
         row = entry.row
         if self._failed is not None:
             # Whether the failed transaction reached the disk is unknown, so nothing behind it may be acknowledged;
