@@ -16,6 +16,7 @@ from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
 from .cancelling import cancel
 from .children import look_after
+from .circles import refuse_circle_from_here
 from .ended import outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
@@ -119,6 +120,7 @@ class Holdfast:
         return child if child is not None else Later("Holdfast.run", lambda: self._run(call, id, state, wait))
 
     async def _run(self, call: Call[R], id: str, state: Mapping[str, Any] | None, wait: bool) -> R:
+        await refuse_circle_from_here(self, id)
         execution = await self._begun(call, id, state, wait)
         result: R = await execution.joined()
         return result
@@ -143,7 +145,7 @@ class Holdfast:
         same on every resume where a run's own code submits. ``queue``: default that of the workflow. ``priority``:
         higher ones are begun first. ``delay``: seconds until a worker may begin it. Raises ``Mismatch``,
         ``CodecError``, ``StoreError``."""
-        return await self.get(await submit(self, call, id, queue=queue, priority=priority, delay=delay))
+        return await submit(self, call, id, queue=queue, priority=priority, delay=delay)
 
     async def _begun(
         self,

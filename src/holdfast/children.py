@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import branches, codec
 from .admission import new_row, refuse_other_work
 from .beginning import Unloaded
+from .circles import refuse_circle
 from .errors import Cancelled, Fenced, HoldfastError, StepFailed, StoreError
 from .execution import Execution
 from .failure import Failure
@@ -40,6 +41,7 @@ def look_after(home: Holdfast, wait: Wait) -> None:
 async def _follow(home: Holdfast, wait: Wait) -> None:
     run, id = wait.frame.run, wait.row.key or ""
     try:
+        await refuse_circle(home, run, id, in_store=False)
         if not wait.is_fresh or home._serving:
             row = await home._read(home._store.get, id)
             if row is not None and not wait.is_fresh and row.status != "done" and tell_ended(wait, row):
@@ -62,7 +64,7 @@ async def _advanced(home: Holdfast, wait: Wait) -> bool:
     """Start the child in this process, or resume it; False if it has to be looked at again."""
     run, child = wait.frame.run, wait.child
     execution: Execution = await home._begun(child.call, child.id, child.state, True, parent_no=run.no)
-    execution.claimed.add_done_callback(lambda _: run.loop.call_soon_threadsafe(_stands, wait))
+    execution.claimed.add_done_callback(lambda _: run.loop.call_soon_threadsafe(_stands, home, wait, execution))
     definition = execution.definition
     try:
         value = await execution.joined()
@@ -95,6 +97,8 @@ async def _leave_to_workers(home: Holdfast, wait: Wait, row: RunRow | None) -> N
     refuse_damaged(row)
     refuse_other_work(row, child.call.definition, inputs)
     wait.is_own = row.parent_no == run.no
+    if not wait.is_own:
+        await refuse_circle(home, run, child.id, in_store=True)
     if row.status in ("failed", "parked") and wait.is_fresh:
         await _queue_again(home, row, run.loop)
     elif tell_ended(wait, row):
@@ -111,7 +115,18 @@ async def _queue_again(home: Holdfast, row: RunRow, loop: Any) -> None:
         await home._journal.committed(finish, loop)
 
 
-def _stands(wait: Wait) -> None:
+def _stands(home: Holdfast, wait: Wait, execution: Execution) -> None:
     """Its child is in the store: from here on the run that waits may be let go of."""
-    wait.asked_ms = wait.frame.run.waits.now_ms()
-    wait.frame.run.ask_for_rest()
+    if execution.run is None and not execution.outcome.done():  # another owner advances it
+        branches.unlabelled_task(execution.loop, _refuse_circle(home, wait), f"holdfast circle {execution.id}")
+    wait.frame.run.waits.unlooked.pop(wait, None)
+    wait.frame.run.looks.ask()
+
+
+async def _refuse_circle(home: Holdfast, wait: Wait) -> None:
+    try:
+        await refuse_circle(home, wait.frame.run, wait.row.key or "", in_store=True)
+    except StoreError:  # whoever waits will hear of that
+        pass
+    except HoldfastError as refused:
+        wait.fail(refused)

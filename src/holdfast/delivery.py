@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import CodecError, HoldfastError, StateConflict
+from .resting import Rest
 from .state import decode_change
 from .store import Checkpoint
 
@@ -129,11 +130,10 @@ class Delivery:
         self._threads = 0  # threads that were handed an outcome and have not come to rest
         self._turns = 0
         self._turning = False
-        self._asked: Callable[[], bool] | None = (
-            None  # whether the run rests, to be asked when the code has come to rest
-        )
-        self.resting = False
-        self.rests: Callable[[bool], None] = lambda _: None
+        # How much the run only waits, to be asked when the code has come to rest, and what was answered last.
+        self._asked: Callable[[], Rest] | None = None
+        self.rest = Rest.WORKS
+        self.rests: Callable[[Rest], None] = lambda _: None
         self.turns_needed = _TURNS_MIN
 
     def deepen(self, depth: int) -> None:
@@ -142,12 +142,15 @@ class Delivery:
     def stir(self) -> None:
         """The run's code is moving: whatever waits must see it at rest anew."""
         self._turns = 0
-        if self.resting:
-            self.resting = False
-            self.rests(False)
+        self._rests(Rest.WORKS)
 
-    def when_at_rest(self, then: Callable[[], bool]) -> None:
-        """Ask, when the code is at rest and no outcome is under way, whether it ``rests`` until outside moves it."""
+    def _rests(self, rest: Rest) -> None:
+        if rest is not self.rest:
+            self.rest = rest
+            self.rests(rest)
+
+    def when_at_rest(self, then: Callable[[], Rest]) -> None:
+        """Ask, when the code is at rest and no outcome is under way, how it ``rests`` until outside moves it."""
         self._asked = then
         self._turns = 0
         self._turn_on()
@@ -190,9 +193,7 @@ class Delivery:
         self._turning = False
         if self._asked is not None and self.is_empty:
             asked, self._asked = self._asked, None
-            if not self.resting and asked():
-                self.resting = True
-                self.rests(True)
+            self._rests(asked())
         if not self._ready or self._threads:
             return
         if self._held and min(self._held) < self._ready[0][0]:

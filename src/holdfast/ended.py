@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock
 from .admission import was_cancelled
 from .beginning import Unloaded
+from .circles import refuse_circle_from_here
 from .claiming import POLL_S
 from .errors import CodecError, Diverged, HoldfastError, Mismatch, StepFailed, VersionMismatch
 from .failure import Failure
@@ -21,6 +22,7 @@ _PARKED: dict[str, type[HoldfastError]] = {
 
 async def outcome_of(home: Holdfast, id: str) -> Any:
     """What ``Run.wait`` waits for: the outcome, whoever brings it about."""
+    await refuse_circle_from_here(home, id)
     while True:
         live = home._live.get(id)
         if live is not None:

@@ -60,6 +60,7 @@ class Execution:
         self.state = state
         self.wait = wait
         self.parent_no = parent_no
+        self.ancestors: list[str] | None = None  # who began it, oldest first, once that was asked for
         self.waiting_changed: Callable[[Execution], None] | None = None  # called on the loop
         self._asleep: Finish | None = None  # how it is handed back if it only waited
         self.log = RunLog(id)
@@ -191,8 +192,8 @@ class Execution:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing goes on in the run until something outside comes about."""
-        return self.run is not None and self.run.is_waiting
+        """Whether nothing goes on in the run until something outside comes about, and nothing would be lost with it."""
+        return self.run is not None and self.run.rest is resting.Rest.WAITS
 
     @property
     def is_asleep(self) -> bool:
@@ -215,7 +216,7 @@ class Execution:
         return True
 
     def _falls_asleep(self, run: LiveRun) -> bool:
-        if not run.is_waiting:
+        if run.rest is not resting.Rest.WAITS:
             return False
         due_ms = run.waits.due_ms
         if resting.leans_on_others(run):

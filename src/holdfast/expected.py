@@ -6,6 +6,7 @@ the store is ever evaluated. Other types are told by their name, and judged by t
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from pathlib import Path, PurePath
@@ -22,12 +23,42 @@ _NAMES = {each: name for name, each in _SCALARS.items()} | {None: "None"}
 _DEPTH_MAX = 8
 
 
+_YES = {"yes": True, "y": True, "no": False, "n": False}
+
+
+class Typed(msgspec.Struct, frozen=True):
+    """What somebody typed, or nothing, for a run of which was not known yet what it asks for: read when it asks."""
+
+    text: str | None
+
+    def read_as(self, type: Any) -> Any:
+        """Raises ``ValueError`` or ``TypeError``."""
+        text = self.text
+        if text is None:
+            return True if type is bool else convert(None, type)
+        if type is bool and text.lower() in _YES:
+            return _YES[text.lower()]
+        try:
+            plain = json.loads(text)
+        except ValueError:
+            plain = text
+        if type is str or type in (Any, object):
+            return text if type is str else plain
+        as_json_first = text.lstrip()[:1] in ("[", "{", '"')
+        first, second = (plain, text) if as_json_first else (text, plain)
+        try:
+            return convert(first, type, strict=False)
+        except (TypeError, ValueError):
+            return convert(second, type, strict=False)
+
+
 class Expected:
     """A value of ``type`` is expected. Raises ``TypeError`` if that is no type."""
 
     def __init__(self, type: Any) -> None:
         self.type = type
         self.types = codec.Types.of(type)
+        self._sent = codec.Types([(Typed, {}), *([] if type in (Any, object, None) else [(type, {})])], "return")
         self.description = describe(type)
         try:
             msgspec.convert(None, type, dec_hook=_of_class)
@@ -42,8 +73,8 @@ class Expected:
 
     def read(self, data: bytes, where: str) -> Any:
         """The value that was sent. Raises ``CodecError`` if it is none of the type."""
-        value = codec.decode(data, self.types, where, root="value")
-        if self.type in (Any, object):
+        value = codec.decode(data, self._sent, where, root="value")
+        if self.type in (Any, object) and not isinstance(value, Typed):
             return value
         try:
             return convert(value, self.type)
@@ -53,6 +84,8 @@ class Expected:
 
 def convert(value: Any, type: Any, *, strict: bool = True) -> Any:
     """Raises ``ValueError`` or ``TypeError``."""
+    if isinstance(value, Typed):
+        return value.read_as(type)
     return msgspec.convert(value, type, strict=strict, dec_hook=_of_class)
 
 

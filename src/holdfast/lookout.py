@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import branches
 from .admission import was_cancelled
@@ -23,14 +23,22 @@ if TYPE_CHECKING:
     from .app import Holdfast
 
 LOOK_EVERY_S = 0.1
+_ENDED = frozenset({"done", "failed", "parked", "cancelled"})  # for whoever waits for it
 _Seen = tuple[int, list[Signal], dict[str, RunRow | None]]
+
+
+class _Watched(NamedTuple):
+    """What one run waits for, in the order it was begun."""
+
+    signals: dict[Wait, None]
+    children: dict[Wait, None]
 
 
 class Lookout:
     def __init__(self, home: Holdfast, loop: asyncio.AbstractEventLoop) -> None:
         self._home = home
         self._loop = loop
-        self._watched: dict[LiveRun, set[Wait]] = {}
+        self._watched: dict[LiveRun, _Watched] = {}
         self._under_way: dict[LiveRun, asyncio.Task[None]] = {}
         self._again: set[LiveRun] = set()
         self._failed: set[LiveRun] = set()  # the store could not be read
@@ -42,7 +50,8 @@ class Lookout:
         run = wait.frame.run
         if wait.future.done():
             return
-        self._watched.setdefault(run, set()).add(wait)
+        watched = self._watched.setdefault(run, _Watched({}, {}))
+        (watched.children if wait.row.kind == "run" else watched.signals)[wait] = None
         wait.stopped = partial(self._unwatch, wait)
         if self._task is None or self._task.done():
             self._task = branches.unlabelled_task(self._loop, self._work(), "holdfast lookout")
@@ -50,10 +59,11 @@ class Lookout:
 
     def _unwatch(self, wait: Wait) -> None:
         run = wait.frame.run
-        waits = self._watched.get(run, set())
-        waits.discard(wait)
-        if not waits:
-            self._watched.pop(run, None)
+        watched = self._watched.get(run)
+        if watched is not None:
+            (watched.children if wait.row.kind == "run" else watched.signals).pop(wait, None)
+            if not (watched.signals or watched.children):
+                del self._watched[run]
 
     def forget(self, run: LiveRun) -> None:
         """It has ended here."""
@@ -78,10 +88,12 @@ class Lookout:
     async def _look(self, run: LiveRun) -> None:
         waits = run.waits
         asked_ms = waits.now_ms()
-        watched = list(self._watched.get(run, ()))  # one that comes while we look has not been looked for
-        runs = [wait for wait in watched if wait.row.kind == "run"]
+        watched = self._watched.get(run, _Watched({}, {}))
+        # One that comes while we look has not been looked for.
+        looked_for = [wait for wait in waits.unlooked if wait in watched.signals or wait in watched.children]
+        runs = list(watched.children)
         children = {wait.row.key or "" for wait in runs}
-        unsure = {wait.row.key or "" for wait in runs if wait.asked_ms is None or not wait.is_own}
+        unsure = {wait.row.key or "" for wait in runs if wait in waits.unlooked or not wait.is_own}
         known_wakes = waits.wakes if run in self._known or waits.wakes == 0 else -1
         see = partial(_see, self._home._store, run.no, known_wakes, waits.mailbox.last_n, children, unsure)
         try:
@@ -98,11 +110,9 @@ class Lookout:
             return
         self._failed.discard(run)
         self._known.add(run)
-        for wait in watched:
-            wait.asked_ms = asked_ms
-        for wait in runs:
+        for wait in runs if rows else ():
             _tell(wait, rows.get(wait.row.key or ""))
-        waits.looked(asked_ms, wakes, signals)
+        waits.looked(looked_for, asked_ms, wakes, signals)
 
     async def _work(self) -> None:
         read, store = self._home._read, self._home._store
@@ -121,17 +131,19 @@ class Lookout:
                 return
             stamp = now
             for run in list(self._watched):
-                unsure = any(not wait.is_own for wait in self._watched[run])
+                unsure = any(not wait.is_own for wait in self._watched[run].children)
                 if unsure or run in self._failed or wakes.get(run.no, 0) > run.waits.wakes:
                     self.look(run)
 
 
 def _see(store: Store, no: int, known_wakes: int, after: int, children: set[str], unsure: set[str]) -> _Seen:
-    """In this order: who goes to sleep tells the wakes it has seen, and what comes behind them wakes it again."""
+    """What was sent, and what has ended of the children. In this order: who goes to sleep tells the wakes it has
+    seen, and what comes behind them wakes it again."""
     wakes = store.wakes([no]).get(no, 0)
     moved = wakes != known_wakes
     signals = store.signals(no, after=after) if moved else []
-    return wakes, signals, {id: store.get(id) for id in (children if moved else unsure)}
+    stand = store.statuses(list(children if moved else unsure))
+    return wakes, signals, {id: store.get(id) for id, status in stand.items() if status in _ENDED}
 
 
 def _tell(wait: Wait, row: RunRow | None) -> None:
@@ -145,7 +157,7 @@ def _tell(wait: Wait, row: RunRow | None) -> None:
 
 def tell_ended(wait: Wait, row: RunRow | None) -> bool:
     """Whether a child's row says that it has ended; its wait is told how."""
-    if row is None or row.status not in ("done", "failed", "parked", "cancelled"):
+    if row is None or row.status not in _ENDED:
         return False
     if row.status == "done":
         wait.settle("done", row.result)

@@ -23,7 +23,9 @@ class Mailbox:
         self._mail: dict[str, deque[Signal]] = {}
         self.last_n = 0  # the last one seen
 
-    def put(self, signals: Iterable[Signal]) -> None:
+    def put(self, signals: Iterable[Signal]) -> list[str]:
+        """The names that there is new mail of."""
+        names: list[str] = []
         if self._rows is not None:
             self._taken = {n for row in self._rows if (n := signal_taken_by(row)) is not None}
             self._rows = None
@@ -32,6 +34,8 @@ class Mailbox:
                 self.last_n = signal.n
                 if signal.n not in self._taken:
                     self._mail.setdefault(signal.name, deque()).append(signal)
+                    names.append(signal.name)
+        return names
 
     def first(self, name: str) -> Signal | None:
         mail = self._mail.get(name)

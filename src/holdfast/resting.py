@@ -1,8 +1,9 @@
 """Whether a run only waits: every task of it is blocked on a wait of holdfast's, or on another task of the run.
 
-Looked at when the code has come to rest, not polled. What is not known to be such a wait counts as work: a run that
-stays in memory although it only waits costs some memory, one that is unloaded although it works would lose work. So a
-timer of asyncio's around a wait (``asyncio.timeout``), a raw future, a socket or ``asyncio.sleep`` keep it in memory.
+Looked at when the code has come to rest. What is not known to be such a wait counts as work: a run that stays in memory
+although it only waits costs some memory, one that is unloaded although it works would lose work. A timer of asyncio's
+(``asyncio.timeout`` around a wait, ``asyncio.sleep`` beside one) would be lost with the process, so it keeps the run in
+memory; but it is no work, and takes no slot of a worker. A raw future or a socket is work.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from contextvars import Context
+from enum import IntEnum
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -19,35 +22,98 @@ if TYPE_CHECKING:
     from .run import LiveRun
 
 
-def is_waiting(run: LiveRun) -> bool:
-    if not run.waits.live or run.stop is not None or run.finished or run.waits.is_unlooked:
-        return False
+_LOOK_AGAIN_S = 0.5
+_CHEAP_S = 0.001
+_SHARE = 10  # a look that took longer is followed by so many times as long without one
+
+
+class Rest(IntEnum):
+    """How much a run only waits: one that is ``IDLE`` needs no slot, one that ``WAITS`` no memory."""
+
+    WORKS = 0
+    IDLE = 1
+    WAITS = 2
+
+
+class Looks:
+    """When it is looked at whether a run only waits: as soon as its code has come to rest, but a run of thousands of
+    tasks, each of which has to be looked at, not after each of thousands of outcomes."""
+
+    def __init__(self, run: LiveRun) -> None:
+        self._run = run
+        self._again: asyncio.TimerHandle | None = None
+        self._not_before = 0.0  # by the loop's time
+
+    def ask(self) -> None:
+        """Something has changed, and it may be that from now on the run only waits."""
+        run = self._run
+        if run.waits.live and run.stop is None and not run.finished:
+            pause = self._not_before - run.loop.time()
+            if pause > 0:
+                self._ask_in(pause)
+            else:
+                run.delivery.when_at_rest(self._look)
+
+    def _look(self) -> Rest:
+        loop = self._run.loop
+        began = loop.time()
+        found = rest_of(self._run)
+        took = loop.time() - began
+        if took > _CHEAP_S:
+            self._not_before = began + _SHARE * took
+        if found is not Rest.WAITS:  # what it does besides (a timer, a thread) may end without any call of ours
+            self._ask_in(_LOOK_AGAIN_S)
+        return found
+
+    def _ask_in(self, seconds: float) -> None:
+        loop = self._run.loop
+        if self._again is not None:
+            if self._again.when() <= loop.time() + seconds:
+                return
+            self._again.cancel()
+        self._again = loop.call_later(seconds, self._ask_again, context=Context())  # it is no timer of the run's
+
+    def _ask_again(self) -> None:
+        self._again = None
+        self.ask()
+
+    def end(self) -> None:
+        if self._again is not None:
+            self._again.cancel()  # a timer would keep all of the run in memory
+
+
+def rest_of(run: LiveRun) -> Rest:
+    if not run.waits.live or run.stop is not None or run.finished or run.waits.unlooked:
+        return Rest.WORKS
     if run.pendings or not run.delivery.is_empty or any(wait.future.done() for wait in run.waits.live):
-        return False
+        return Rest.WORKS
     if any(row.kind != "workflow" for row, _ in run.under_way.values()):
-        return False
-    own: set[Any] = {*run.members, *(wait.future for wait in run.waits.live)}
-    if not all(_is_blocked(task, own) for task in run.members):
-        return False
+        return Rest.WORKS
     root = run.root
     if root is not None and root.task is None and not root.thread:
-        return False  # the body is a thread that does something else
-    return not _has_timer(run)
+        return Rest.WORKS  # the body is a thread that does something else
+    own: set[Any] = {*run.members, *(wait.future for wait in run.waits.live)}
+    found = Rest.WAITS
+    for task in run.members:
+        found = min(found, _rest_of_task(task, own))
+        if found is Rest.WORKS:
+            return found
+    return Rest.IDLE if _has_timer(run) else found
 
 
-def _is_blocked(task: asyncio.Task[Any], own: set[Any]) -> bool:
+def _rest_of_task(task: asyncio.Task[Any], own: set[Any]) -> Rest:
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is None or task.cancelling():
-        return False  # it is about to run
+        return Rest.WORKS  # it is about to run
     chain = list(awaited_by(task.get_coro()))
-    if any(_is_timed(each) for each in chain):
-        return False
-    if _is_of(waiter, own):
-        return True
+    if chain and _code_of(chain[-1]) is _SLEEP:
+        return Rest.IDLE
     frame = branches.frame_of(task)
-    if frame is not None and frame.thread and branches.is_of_executor(waiter):
-        return True  # a thread, and the call it makes is one of the waits
-    return bool(chain) and _is_by_asyncio(chain[-1], own)
+    # A thread whose call is one of the waits is blocked on it, too.
+    in_thread = frame is not None and frame.thread and branches.is_of_executor(waiter)
+    if not (in_thread or _is_of(waiter, own) or (chain and _is_by_asyncio(chain[-1], own))):
+        return Rest.WORKS
+    return Rest.IDLE if any(_is_timed(each) for each in chain) else Rest.WAITS
 
 
 def leans_on_others(run: LiveRun) -> bool:
@@ -85,6 +151,7 @@ _GROUP = asyncio.TaskGroup.__aexit__
 _PAUSES = _SHAREABLE | {_GROUP.__code__, getattr(asyncio.TaskGroup, "_aexit", _GROUP).__code__}  # _aexit from 3.13
 _WAIT: CodeType = vars(asyncio.tasks)["_wait"].__code__  # what asyncio.wait pauses in
 _WAIT_FOR: CodeType = asyncio.wait_for.__code__
+_SLEEP: CodeType = asyncio.sleep.__code__
 _COMPLETED = "_wait_for_one"  # of as_completed; its timer is nowhere to be seen
 
 
@@ -92,6 +159,8 @@ def _is_by_asyncio(innermost: Any, own: set[Any]) -> bool:
     code, frame = _code_of(innermost), frame_of(innermost)
     if code is _WAIT and frame is not None:
         return all(future.done() or _is_of(future, own) for future in frame.f_locals.get("fs", ()))
+    if code is _WAIT_FOR and frame is not None:  # until 3.11 it pauses in a future of its own
+        return _is_of(frame.f_locals.get("fut"), own)
     return code in _PAUSES
 
 

@@ -6,8 +6,8 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable, Collection
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec, resting
@@ -31,7 +31,6 @@ _CALLS = frozenset({"step", "workflow"})
 _REFUSALS_MAX = 100
 _TOLD_MAX = 8  # steps in flight that are named to those who look from outside
 _TOLD_AFTER_MS = 300  # shorter ones are not worth a write
-_REST_AGAIN_S = 0.5
 
 
 class LiveRun:
@@ -77,7 +76,7 @@ class LiveRun:
         self.waits = Waits(self, row, rows)
         self.delivery.rests = self._rests
         self.waiting_changed: Callable[[], None] | None = None
-        self._asking: asyncio.TimerHandle | None = None  # until it is asked again whether it only waits
+        self.looks = resting.Looks(self)
         self.executed = 0
         self.recalled = 0
         self.started = clock.monotonic()
@@ -133,40 +132,24 @@ class LiveRun:
         self.tasks -= 1
         self.members.discard(task)
         self.delivery.stir()
-        self.ask_for_rest()
+        self.looks.ask()
 
     def call_ended(self, row: Checkpoint) -> None:
         """A call is under way no longer: its outcome has reached the program, or never will."""
         self.under_way.pop(id(row), None)
         if self.quiet is not None:
             self.tell_if_quiet()
-        self.ask_for_rest()
+        self.looks.ask()
 
     # -- waiting -------------------------------------------------------------------------------------------
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether nothing goes on in it until something outside comes about."""
-        return self.delivery.resting and self.stop is None and not self.finished
+    def rest(self) -> resting.Rest:
+        """How much nothing goes on in it until something outside comes about."""
+        return self.delivery.rest if self.stop is None and not self.finished else resting.Rest.WORKS
 
-    def ask_for_rest(self) -> None:
-        """Something has changed, and it may be that from now on the run only waits."""
-        if self.waits.live and self.stop is None:
-            self.delivery.when_at_rest(self._is_resting)
-
-    def _is_resting(self) -> bool:
-        found = resting.is_waiting(self)
-        if not found and self._asking is None and not self.finished:
-            # What it does besides (an ``asyncio.sleep``, a thread) may end without any call of ours.
-            self._asking = self.loop.call_later(_REST_AGAIN_S, self._ask_again, context=Context())
-        return found
-
-    def _ask_again(self) -> None:
-        self._asking = None
-        self.ask_for_rest()
-
-    def _rests(self, is_resting: bool) -> None:
-        self.waits.rests(is_resting)
+    def _rests(self, rest: resting.Rest) -> None:
+        self.waits.rests(rest is not resting.Rest.WORKS)
         if self.waiting_changed is not None:
             self.waiting_changed()
 
@@ -246,10 +229,17 @@ class LiveRun:
             self.quiet()
 
     async def hold(self) -> None:
-        """Where a step would begin in a run that is being drained: wait until it is stopped. Raises ``Stop``."""
-        stopped = asyncio.Event()
-        self.stops.append(stopped.set)
-        await stopped.wait()
+        """Where something would begin in a run that is being drained or closed: wait until it is stopped. Raises
+        ``Stop``."""
+        stopped: concurrent.futures.Future[None] = concurrent.futures.Future()  # who waits may be on another loop
+
+        def stop() -> None:
+            if not stopped.done():
+                stopped.set_result(None)
+
+        self.stops.append(stop)
+        if self.stop is None:
+            await asyncio.wrap_future(stopped)
         self.check()
 
     @property
@@ -264,8 +254,7 @@ class LiveRun:
     def end(self) -> None:
         """It is over here: what its tasks still do counts for nothing."""
         self.finished = True
-        if self._asking is not None:
-            self._asking.cancel()  # a timer would keep all of it in memory
+        self.looks.end()
         self.cancel_calls()
         self.waits.end()
 

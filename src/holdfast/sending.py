@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .admission import was_cancelled
 from .errors import Cancelled, CodecError, HoldfastError, NotFound
-from .expected import annotation_of, article, convert, encode_value, text_of
+from .expected import Description, annotation_of, article, convert, encode_value, text_of
 from .records import refuse_damaged, waits_told_in
 from .store import RunRow
 
@@ -55,20 +55,26 @@ def _refuse_ended(row: RunRow, name: str) -> None:
 
 def _refuse_other_type(home: Holdfast, row: RunRow, name: str, value: Any) -> None:
     """Where the run waits for this very signal, and says with what type."""
+    expects = _expected(home, row, name)
+    try:
+        annotation = annotation_of(expects) if expects is not None else None
+    except ValueError:
+        return
+    if expects is None or annotation is None:
+        return
+    try:
+        convert(value, annotation)
+    except (TypeError, ValueError):
+        wanted = article(text_of(expects))
+        raise CodecError(
+            f"run {row.id!r} waits for {name!r}, {wanted}, and {value!r:.100} is none. Nothing was sent."
+        ) from None
+
+
+def _expected(home: Holdfast, row: RunRow, name: str) -> Description | None:
     live = home._live.get(row.id)
-    told = live.run.waits.described() if live is not None and live.run is not None else row.waiting
-    for wait in waits_told_in(told, row.id):
-        if wait.kind == "signal" and wait.name == name and wait.expects is not None:
-            try:
-                annotation = annotation_of(wait.expects)
-            except ValueError:
-                return
-            if annotation is not None:
-                try:
-                    convert(value, annotation)
-                except (TypeError, ValueError):
-                    wanted = article(text_of(wait.expects))
-                    raise CodecError(
-                        f"run {row.id!r} waits for {name!r}, {wanted}, and {value!r:.100} is none. Nothing was sent."
-                    ) from None
-            return
+    if live is not None and live.run is not None:
+        expected = live.run.waits.expected_as(name)
+        return None if expected is None else expected.description
+    waits = waits_told_in(row.waiting, row.id)
+    return next((wait.expects for wait in waits if wait.kind == "signal" and wait.name == name), None)

@@ -22,6 +22,7 @@ from .failure import Failure
 from .known import call_again, workflow_of
 from .logs import RunLog
 from .records import count, refuse_damaged
+from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
 from .versions import refuse_other_version
 
@@ -56,6 +57,13 @@ class Served:
     @property
     def is_waiting(self) -> bool:
         return self.execution is not None and self.execution.is_waiting
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it needs no slot: nothing goes on in it until something outside, or a timer in memory, comes
+        about."""
+        run = self.execution.run if self.execution is not None else None
+        return run is not None and run.rest is not Rest.WORKS
 
     async def live(self, waiting_changed: Callable[[Execution], None]) -> None:
         """Until the run has ended, or is somebody else's, or nobody's."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from .admission import new_row, refuse_id, refuse_other_work
+from .branches import current_frame, frame_in
 from .context import uuid4
 from .definition import refuse_queue
-from .errors import StoreError
+from .delivery import Stop
+from .errors import Fenced, HoldfastError, NotInRun, StoreError
 from .logs import RunLog
-from .records import refuse_damaged
+from .records import Run, refuse_damaged
 from .workflow import Call, no_call
 
 if TYPE_CHECKING:
     from .app import Holdfast
+    from .run import LiveRun
 
 PRIORITY_MAX = 10**9
 DELAY_MAX_S = 10**9
@@ -22,13 +26,56 @@ DELAY_MAX_S = 10**9
 
 async def submit(
     home: Holdfast, call: Call[Any], id: str | None, *, queue: str | None, priority: int, delay: float
-) -> str:
-    """``Holdfast.submit``; the id of the run, new or known."""
+) -> Run:
+    """``Holdfast.submit``."""
     if not isinstance(call, Call):
         raise TypeError(no_call(call))
     call.take()  # also where it is refused below: that is told by an error already
     _refuse_unfit(queue, priority, delay)
-    home._check_open(for_more=True)
+    run = _run_here(home)
+    try:
+        if run is not None:
+            await _refuse_if_stopped(home, run)
+        home._check_open(for_more=True)
+        return await home.get(await _submitted(home, call, id, queue, priority, delay))
+    except StoreError as lost:
+        if run is None:
+            raise
+        raise _stop(run, lost) from None
+
+
+def _run_here(home: Holdfast) -> LiveRun | None:
+    """The run, of the same ``Holdfast``, whose code this is, in a thread of it too."""
+    try:
+        frame = current_frame()
+    except NotInRun:
+        frame = frame_in(copy_context())
+    return frame.run if frame is not None and frame.run.home is home else None
+
+
+async def _refuse_if_stopped(home: Holdfast, run: LiveRun) -> None:
+    """Who was cancelled or taken over submits nothing any more, also where it has not heard of that yet. Raises
+    ``Stop``."""
+    if run.is_ignoring:
+        await run.halt()
+    run.check()
+    if home._closing:
+        await run.hold()  # it is about to be unloaded
+    row = await home._read(home._store.get, run.id)
+    run.check()
+    if row is None or row.epoch != run.epoch:
+        raise _stop(run, Fenced("another owner has taken the run over"))
+
+
+def _stop(run: LiveRun, error: HoldfastError) -> Stop:
+    run.loop.call_soon_threadsafe(run.poison, error)  # this may be a thread of the run's
+    return Stop(error)
+
+
+async def _submitted(
+    home: Holdfast, call: Call[Any], id: str | None, queue: str | None, priority: int, delay: float
+) -> str:
+    """The id of the run, new or known."""
     is_unnamed = id is None
     if id is None:
         id = uuid4().hex

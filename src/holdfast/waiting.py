@@ -234,7 +234,7 @@ class WaitCall(LazyCoroutine[R_co]):
             row.status, row.result = "cancelled", None  # by the workflow's own code: that is history, and stays so
         row.duration_ms = (clock.monotonic() - began) * 1000
         await recorded(self, row, None)
-        run.ask_for_rest()
+        run.looks.ask()
         if run.observer is not None:
             run.observer("executed", run, row)
         if row.status == "cancelled":

@@ -8,9 +8,12 @@ outcome is another row at the same place (docs/design/waiting.md).
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -30,13 +33,13 @@ if TYPE_CHECKING:
 _LOOK_AGAIN_MS = 5000  # at a run that somebody else began, by a run that was let go of
 _TOLD_AFTER_S = 0.3  # shorter waits are not worth a write
 _TOLD_MAX = 20  # waits that are named to those who look from outside
+_SLEPT = codec.encode(None, codec.Types.none, "a sleep")
 
 
 class Wait:
     """One call of ``sleep``, ``wait_for`` or, for a child, ``hf.run``, that has no outcome yet."""
 
     __slots__ = (
-        "asked_ms",
         "begins",
         "child",
         "error",
@@ -62,7 +65,6 @@ class Wait:
         self.begins = row  # the row that says that it waits
         self.timer: clock.Timer | None = None
         self.signal: Signal | None = None  # the one it is to take
-        self.asked_ms: int | None = None  # when outside was last looked at for it
         self.child: Any = None  # the call that is to be a run of its own
         self.is_own = True  # such a run's end wakes only the run that began it
         self.error: BaseException | None = None  # how it failed, where it was this process that ran it
@@ -87,6 +89,28 @@ class Wait:
             self.future.set_exception(error)
 
 
+class _Line:
+    """Waits in the order of ``key``, which is of each alone, and stays as it is."""
+
+    def __init__(self, key: Callable[[Wait], Any]) -> None:
+        self._key = key
+        self._waits: list[Wait] = []
+
+    def __iter__(self) -> Iterator[Wait]:
+        return iter(self._waits)
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def add(self, wait: Wait) -> None:
+        insort(self._waits, wait, key=self._key)
+
+    def discard(self, wait: Wait) -> None:
+        at = bisect_left(self._waits, self._key(wait), key=self._key)
+        if at < len(self._waits) and self._waits[at] is wait:
+            del self._waits[at]
+
+
 class Waits:
     """``attend`` begins to look after a wait from outside; ``look`` asks what outside holds, ``looked`` is told."""
 
@@ -94,6 +118,10 @@ class Waits:
         self._run = run
         self._offset_ms = row.updated_ms - clock.monotonic() * 1000
         self.live: dict[Wait, None] = {}
+        self.unlooked: dict[Wait, None] = {}  # those that outside was not looked at for since they began
+        self._sleeps = _Line(lambda wait: (wait.until_ms, wait.begins.seq))
+        self._lines: dict[str, _Line] = {}  # who waits for the signals of a name: who began first is served first
+        self._overdue: dict[Wait, None] = {}  # their signal may be there, and was in time
         self.wakes = row.wakes  # how often the run was woken when outside was looked at last
         self.mailbox = Mailbox(rows)
         self.attend: Callable[[Wait], None] = lambda _: None
@@ -137,24 +165,48 @@ class Waits:
 
     async def over(self, wait: Wait) -> None:
         """Wait for it; its row then holds the outcome."""
-        self.live[wait] = None
+        self._enter(wait)
         self._arm(wait)
         self.attend(wait)
-        self._run.ask_for_rest()
+        self._run.looks.ask()
         try:
             await wait.future
         except asyncio.CancelledError:
+            self._run.delivery.stir()
             if wait.signal is not None:  # it came, and the program has not heard of it
                 self.mailbox.give_back(wait.signal)
             raise
         finally:
-            del self.live[wait]
+            self._leave(wait)
             if wait.timer is not None:
                 wait.timer.cancel()
             if wait.stopped is not None:
                 wait.stopped()
             if wait.signal is not None:
-                self._hand_out()
+                self._hand_out(wait.row.name)
+
+    def _enter(self, wait: Wait) -> None:
+        self.live[wait] = None
+        if wait.row.kind == "sleep":
+            self._sleeps.add(wait)
+        else:
+            self.unlooked[wait] = None
+        if wait.row.kind == "signal":
+            line = self._lines.get(wait.row.name)
+            if line is None:
+                line = self._lines[wait.row.name] = _Line(lambda each: each.begins.seq)
+            line.add(wait)
+
+    def _leave(self, wait: Wait) -> None:
+        del self.live[wait]
+        self.unlooked.pop(wait, None)
+        self._overdue.pop(wait, None)
+        if wait.row.kind == "sleep":
+            self._sleeps.discard(wait)
+        elif (line := self._lines.get(wait.row.name)) is not None and wait.row.kind == "signal":
+            line.discard(wait)
+            if not line:
+                del self._lines[wait.row.name]
 
     def _arm(self, wait: Wait) -> None:
         if wait.until_ms is not None:
@@ -167,12 +219,12 @@ class Waits:
             return
         if wait.until_ms is not None and now < wait.until_ms:  # the loop's timers are a little early
             self._arm(wait)
-        elif wait.row.kind == "signal":  # it may be there, and was in time
+        elif wait.row.kind == "signal":
+            self._overdue[wait] = None
             self.look()
         else:  # several may be over, if nobody advanced the run meanwhile: in the order of their times
-            over = [each for each in self.live if each.row.kind == "sleep" and (each.until_ms or 0) <= now]
-            for each in sorted(over, key=lambda each: (each.until_ms, each.begins.seq)):
-                each.settle("done", codec.encode(None, codec.Types.none, "a sleep"))
+            for each in takewhile(lambda each: (each.until_ms or 0) <= now, self._sleeps):
+                each.settle("done", _SLEPT)
 
     def stop(self, stop: Stop) -> None:
         for wait in list(self.live):
@@ -185,27 +237,27 @@ class Waits:
 
     # -- what outside told ---------------------------------------------------------------------------------
 
-    @property
-    def is_unlooked(self) -> bool:
-        """Whether outside has not been looked at for some wait since it began; its child may not even exist yet."""
-        return any(wait.row.kind != "sleep" and wait.asked_ms is None for wait in self.live)
-
-    def looked(self, asked_ms: int, wakes: int, signals: Iterable[Signal]) -> None:
-        """Outside was looked at, from ``asked_ms`` on (by ``now_ms``): first the wakes, then the signals."""
+    def looked(self, looked_for: list[Wait], asked_ms: int, wakes: int, signals: Iterable[Signal]) -> None:
+        """Outside was looked at, from ``asked_ms`` on (by ``now_ms``), and for the first time for those that are
+        ``looked_for``: first the wakes, then the signals."""
         self.wakes = max(self.wakes, wakes)
-        self.mailbox.put(signals)
-        self._hand_out()
-        for wait in list(self.live):
-            if wait.row.kind == "signal" and wait.until_ms is not None and wait.until_ms <= asked_ms:
-                wait.settle("failed", Failure("TimeoutError", _late(wait)).encode())
-        self._run.ask_for_rest()
+        names = [wait.row.name for wait in looked_for if wait.row.kind == "signal"]
+        for wait in looked_for:
+            self.unlooked.pop(wait, None)
+        for name in dict.fromkeys([*names, *self.mailbox.put(signals)]):
+            self._hand_out(name)
+        for wait in [each for each in self._overdue if (each.until_ms or 0) <= asked_ms]:
+            wait.settle("failed", Failure("TimeoutError", _late(wait)).encode())
+        self._run.looks.ask()
 
-    def _hand_out(self) -> None:
-        """Who began to wait first is served first."""
-        for wait in sorted(self.live, key=lambda each: each.begins.seq):
-            while wait.row.kind == "signal" and not wait.future.done():
-                signal = self.mailbox.first(wait.row.name)
-                if signal is None or (wait.until_ms is not None and signal.sent_ms > wait.until_ms):
+    def _hand_out(self, name: str) -> None:
+        """The mail of one name to those who wait for it."""
+        for wait in self._lines.get(name, ()) if self.mailbox.first(name) is not None else ():
+            while not wait.future.done():
+                signal = self.mailbox.first(name)
+                if signal is None:
+                    return
+                if wait.until_ms is not None and signal.sent_ms > wait.until_ms:
                     break
                 self.mailbox.take(signal)
                 try:
@@ -232,10 +284,15 @@ class Waits:
         return min(times, default=NEVER_MS)
 
     def described(self) -> bytes:
-        ordered = sorted(self.live, key=lambda wait: (wait.row.kind != "signal", wait.begins.seq))
-        waits = [{"kind": each.row.kind, "name": each.row.key or each.row.name, **each.told} for each in ordered]
-        told = waits[:_TOLD_MAX]
-        return codec.encode({"count": len(ordered), "waits": told}, codec.Types.none, "what the run waits for")
+        first = heapq.nsmallest(_TOLD_MAX, self.live, key=lambda wait: (wait.row.kind != "signal", wait.begins.seq))
+        waits = [{"kind": each.row.kind, "name": each.row.key or each.row.name, **each.told} for each in first]
+        return codec.encode({"count": len(self.live), "waits": waits}, codec.Types.none, "what the run waits for")
+
+    def expected_as(self, name: str) -> Expected | None:
+        """What the first who waits for a signal of this name wants. From any thread."""
+        line = self._lines.get(name)
+        wait = None if line is None else next(iter(line), None)
+        return None if wait is None else wait.expected
 
     def rests(self, resting: bool) -> None:
         self._rested = (self.described(), time.monotonic()) if resting else None

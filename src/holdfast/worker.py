@@ -118,11 +118,11 @@ class Worker:
     @property
     def _free(self) -> int:
         """Slots for runs. One that waits needs none; when it goes on there may be more at work than there are slots."""
-        return self._concurrency - len(self._served) + self._waiting
+        return self._concurrency - len(self._served) + self._idle
 
     @property
-    def _waiting(self) -> int:
-        return sum(served.is_waiting for served in self._served.values())
+    def _idle(self) -> int:
+        return sum(served.is_idle for served in self._served.values())
 
     async def _round(self) -> None:
         free, accepted = self._free, known.accepted()
@@ -221,7 +221,7 @@ class Worker:
 
     async def _suspend(self, served: Served, waits: int) -> None:
         """A run that has waited for a while is written down and let go of."""
-        if not self._ending.is_set() and self._waiting <= WAITING_MAX * self._concurrency:
+        if not self._ending.is_set() and self._idle <= WAITING_MAX * self._concurrency:
             await self._until(self._ending, SUSPEND_AFTER_S)
         if served.waits == waits and served.execution is not None and served.is_waiting:
             await served.execution.suspend()

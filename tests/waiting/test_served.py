@@ -84,7 +84,7 @@ def test_waiting_runs_hold_no_slot_and_come_back(store: Store) -> None:
             for id in ids:
                 await hf.submit(served_loan(id), id=id)
             await until(lambda: unloaded(store, *ids))
-            assert not worker._live  # nothing of them is in memory
+            await until(lambda: not worker._live)  # nothing of them is in memory
             for id in ids:
                 sent = time.monotonic()
                 await hf.send(id, "approval", True)

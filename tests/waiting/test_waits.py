@@ -634,8 +634,8 @@ def test_a_signal_meant_for_a_wait_that_is_cancelled_goes_to_the_next(hf: Holdfa
         assert run is not None
         hand_out = run.waits._hand_out
 
-        def and_cancel() -> None:
-            hand_out()
+        def and_cancel(name: str) -> None:
+            hand_out(name)
             if any(wait.signal is not None for wait in run.waits.live):
                 run.waits._hand_out = hand_out  # type: ignore[method-assign]
                 task.cancel()

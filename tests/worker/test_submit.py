@@ -175,6 +175,94 @@ def test_a_run_that_submits_without_an_id_submits_the_same_on_a_resume(url: str)
     asyncio.run(main())
 
 
+def test_who_was_cancelled_elsewhere_submits_nothing(url: str) -> None:
+    """Not even what has an id: it was cancelled before it came to that."""
+
+    @workflow(version="1")
+    async def parent() -> None:
+        reached.set()
+        await go_on.wait()
+        try:
+            await holdfast.current().submit(job("a"), id="x")
+        except Exception:
+            caught.append("the workflow's code")
+
+    reached, go_on, caught = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def main() -> None:
+        async with opened(url) as hf:
+            running = asyncio.create_task(hf.run(parent(), id="p"))
+            await reached.wait()
+            assert hf._store.cancel("p") is not None
+            go_on.set()
+            with pytest.raises(holdfast.Cancelled):
+                await running
+            assert [run.id for run in await hf.runs()] == ["p"] and not caught
+
+    asyncio.run(main())
+
+
+def test_what_a_stopped_run_submits_on_its_way_out_is_not_submitted() -> None:
+    """Nor what it called before it was stopped."""
+
+    @workflow(version="1")
+    async def parent() -> None:
+        home, calls = holdfast.current(), [job("a"), job("b"), job("c")]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for n, call in enumerate(calls):
+                try:
+                    await home.submit(call, id=f"x{n}")
+                except BaseException as stopped:
+                    caught.append(type(stopped).__name__)
+
+    caught: list[str] = []
+
+    async def main() -> None:
+        async with opened("memory://") as hf:
+            running = asyncio.create_task(hf.run(parent(), id="p"))
+            await asyncio.sleep(0.05)
+            running.cancel()  # it is unloaded
+            await asyncio.wait({running})
+            assert [run.id for run in await hf.runs()] == ["p"]
+            assert caught == ["Stop"] * 3
+
+    asyncio.run(main())
+
+
+def test_a_run_that_submits_while_its_holdfast_closes_does_not_fail(tmp_path: Path) -> None:
+    """It is unloaded after another one, which takes its time, and is still at work meanwhile."""
+
+    @workflow(version="1")
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closing.set()
+            await asyncio.sleep(0.2)
+
+    @workflow(version="1")
+    async def parent() -> str:
+        if not resumed:
+            await closing.wait()
+        return (await holdfast.current().submit(job("a"), id="x")).id
+
+    closing, resumed = asyncio.Event(), list[bool]()
+
+    async def main() -> None:
+        async with opened(str(tmp_path / "a.db")) as hf:
+            await hf.start(slow(), id="first")
+            await hf.start(parent(), id="p")
+        async with opened(str(tmp_path / "a.db")) as hf:
+            assert (row_of(hf, "p").status, row_of(hf, "p").error) == ("running", None)
+            assert hf._store.get("x") is None
+            resumed.append(True)
+            assert await hf.run(parent(), id="p") == "x"
+
+    asyncio.run(main())
+
+
 def test_a_queued_run_can_be_cancelled(url: str) -> None:
     async def main() -> None:
         async with opened(url) as hf:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import click
 
-from holdfast.cli.arguments import convert
 from holdfast.cli.options import opened, run_named, shared
 from holdfast.cli.printing import print_json, short
 from holdfast.cli.problems import DONE, Problem
-from holdfast.expected import annotation_of, article, text_of
+from holdfast.expected import Typed, annotation_of, article, text_of
 from holdfast.records import waits_of, waits_told_in
 from holdfast.store import RunRow
-
-_YES = {"yes": True, "y": True, "no": False, "n": False}
 
 
 @click.command("send")
@@ -31,8 +27,8 @@ def send_command(
 ) -> int:
     """Send a signal to a run: NAME is what it waits for (or will), VALUE what it gets.
 
-    VALUE is converted to the type the run waits for, where that is known: yes and no are a bool. Else it is JSON if it
-    can be read as that, or text. Without a VALUE it is null, or true for a run that waits for a bool.
+    VALUE is converted to the type the run waits for, now or when it comes to that: yes and no are a bool. Where any
+    value will do it is JSON if it can be read as that, or text. Without a VALUE it is null, or true for a bool.
     """
     with opened(store) as hf:
         row = run_named(hf, id, store)
@@ -43,11 +39,15 @@ def send_command(
                 await hf.send(id, name, sent, key=key)
 
         asyncio.run(work())
+    if isinstance(sent, Typed):
+        sent = sent.text
     if as_json:
         print_json({"id": id, "name": name, "value": sent, "key": key})
     else:
         awaited = any(wait.kind == "signal" and wait.name == name for wait in waits_of(row)[0])
-        later = "" if awaited else "; nothing was known to wait for it yet, so it is kept"
+        later = (
+            "" if awaited else "; nothing was known to wait for it yet, so it is kept, and read as what it will ask for"
+        )
         print(f"sent {name} {short(sent)} to run {id}{later}")
     return DONE
 
@@ -58,23 +58,14 @@ def _value(row: RunRow, name: str, text: str | None) -> Any:
             annotation = _annotation(wait.expects)
             if annotation is None:
                 break
-            if text is None:
-                return True if annotation is bool else None
-            if annotation is bool and text.lower() in _YES:
-                return _YES[text.lower()]
             try:
-                return convert("VALUE", text, annotation)
-            except Problem:
+                return Typed(text).read_as(annotation)
+            except (TypeError, ValueError):
                 wanted = text_of(wait.expects)
                 raise Problem(
                     f"run {row.id!r} waits for {name}, {article(wanted)}, and {text!r} is none. Nothing was sent."
                 ) from None
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return Typed(text)
 
 
 def _annotation(expects: list[Any]) -> Any:

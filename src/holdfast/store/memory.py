@@ -302,6 +302,11 @@ class MemoryStore:
         with self._data.lock:
             return {no: self._data.runs[no].wakes for no in run_nos if no in self._data.runs}
 
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        with self._data.lock:
+            numbers = self._data.numbers
+            return {id: self._data.runs[numbers[id]].status for id in ids if id in numbers}
+
     def listen(self, seconds: float) -> None:
         with self._data.changed:
             self._data.changed.wait(seconds)

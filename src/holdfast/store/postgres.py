@@ -235,8 +235,10 @@ class PostgresStore(Reading):
     def _ask(self, name: str, given: Mapping[str, Any], taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
         return self._rest.ask(name, given, taken)
 
-    def _ask_of(self, name: str, run_nos: Sequence[int]) -> list[Any]:
-        return self._ask(name, {"list": Array("int8", run_nos)})
+    def _ask_of(self, name: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
+        if not values:
+            return []
+        return self._ask(name, {"list": Array("text" if isinstance(values[0], str) else "int8", values)})
 
     def listen(self, seconds: float) -> None:
         self._listener.listen(seconds)

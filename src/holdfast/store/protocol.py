@@ -399,6 +399,10 @@ class Store(Protocol):
         """How often each run was woken."""
         ...
 
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        """How each run stands; an id that there is no run of is missing."""
+        ...
+
     def listen(self, seconds: float) -> None:
         """Return when a run may have become due or been woken, or after so long. It may return for nothing. Called from
         one thread."""

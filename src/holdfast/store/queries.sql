@@ -302,6 +302,9 @@ SELECT run_no, n, name, key, value, sent_ms, checksum FROM holdfast.signal WHERE
 -- name: wakes
 SELECT no, wakes FROM holdfast.run WHERE no IN (:list)
 
+-- name: statuses
+SELECT id, status FROM holdfast.run WHERE id IN (:list)
+
 -- name: tell
 -- rows: int8 int8 int8 int8 bytea
 -- Fenced as checkpoints are: what an owner tells that has lost the run is not kept.

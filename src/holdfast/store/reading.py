@@ -36,8 +36,8 @@ class Reading(ABC):
         """What ``taken`` makes of the rows that the statement returns; [] where there is nothing to read yet."""
 
     @abstractmethod
-    def _ask_of(self, name: str, run_nos: Sequence[int]) -> list[Any]:
-        """The rows of a statement that has these numbers for its ``:list``."""
+    def _ask_of(self, name: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
+        """The rows of a statement that has these, the numbers or the ids of runs, for its ``:list``."""
 
     def get(self, id: str) -> RunRow | None:
         found = self._ask("run_of_id", {"id": id}) if is_text(id) else []  # else nobody could have created it
@@ -73,6 +73,9 @@ class Reading(ABC):
 
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:
         return dict(self._ask_of("wakes", run_nos))
+
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        return dict(self._ask_of("statuses", [id for id in ids if is_text(id)]))
 
     def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
         found = self._ask("news", {"run_no": run_no, "epoch": epoch, "n": n})

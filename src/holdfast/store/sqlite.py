@@ -225,9 +225,9 @@ class SQLiteStore(Reading):
     def _ask(self, name: str, given: Mapping[str, Any], taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
         return self._looked(lambda db: taken(db.execute(TEXTS[name], given))) or []
 
-    def _ask_of(self, name: str, run_nos: Sequence[int]) -> list[Any]:
+    def _ask_of(self, name: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
         def look(db: apsw.Connection) -> list[Any]:
-            some = pieces(list(run_nos), 1000)
+            some = pieces(list[Any](values), 1000)
             return [row for part in some for row in db.execute(listing(name, len(part)), items(part))]
 
         return self._looked(look) or []

@@ -245,6 +245,13 @@ class Queues:
         store.send("a", "x", b"", key=None)
         assert store.wakes([a.no, b.no, 99]) == {a.no: 1, b.no: 0}
 
+    def test_statuses(self, store: Store) -> None:
+        create(store, "a", "b")
+        store.cancel("b")
+        others = [f"none-{n}" for n in range(2500)]  # more than a statement takes
+        assert store.statuses(["a", *others, "b", "no\0text", "no\udfff"]) == {"a": "running", "b": "cancelled"}
+        assert store.statuses([]) == {}
+
     def test_what_an_owner_waits_for_goes_with_its_lease(self, store: Store) -> None:
         (run,) = create(store, "a", owner="me")
         store.renew("me", ttl_ms=500, waiting={run.no: b"x"})
