@@ -45,11 +45,11 @@ async def other_inputs() -> list[str]:
 
 
 async def without_inputs() -> list[str]:
-    return [await bare(), await stop()]
+    return [await bare(), await bare(), await stop()]
 
 
 async def without_inputs_in_a_task() -> list[str]:
-    return [await asyncio.create_task(bare()), await asyncio.create_task(inner()), await stop()]
+    return [await bare(), await asyncio.create_task(inner()), await stop()]
 
 
 async def inner() -> str:
@@ -113,7 +113,7 @@ EDITS = [
     Edit("helper changed", helped(lambda x: x), helped(lambda x: x + 1), ["a2"], ["b2"], left=1),
     Edit("tasks swapped", at_once, swapped, [], ["a1", "a2", "b1", "b2"]),
     Edit("moved to a task, with arguments", at_once, loop(2), ["a0"], ["a1"], left=3),
-    Edit("moved to a task, without arguments", without_inputs, without_inputs_in_a_task, ["bare"], ["bare"]),
+    Edit("moved to a task, without arguments", without_inputs, without_inputs_in_a_task, ["bare"], ["bare"], left=1),
 ]
 each_edit = pytest.mark.parametrize("edit_", EDITS, ids=[each.name for each in EDITS])
 
