@@ -9,6 +9,7 @@ import sys
 import holdfast
 
 PUBLIC = [
+    "NOT_DONE",
     "Busy",
     "Call",
     "Cancelled",
@@ -20,8 +21,10 @@ PUBLIC = [
     "Fenced",
     "Holdfast",
     "HoldfastError",
+    "InDoubt",
     "LogFilter",
     "Mismatch",
+    "NotDone",
     "NotFound",
     "NotInRun",
     "NotRecorded",
@@ -37,6 +40,7 @@ PUBLIC = [
     "Waiting",
     "current",
     "emit",
+    "idempotency_key",
     "now",
     "progress",
     "random",
@@ -66,7 +70,7 @@ NOT_AT_IMPORT = [
 
 def test_the_public_names_are_these() -> None:
     assert holdfast.__all__ == PUBLIC
-    assert sorted(PUBLIC) == PUBLIC
+    assert sorted(PUBLIC, key=lambda name: (not name.isupper(), name)) == PUBLIC, "constants first"
     assert [name for name in PUBLIC if not hasattr(holdfast, name)] == []
 
 

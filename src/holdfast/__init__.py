@@ -2,7 +2,8 @@
 
 from .app import Holdfast
 from .app import open as open  # the alias tells type checkers that it is public
-from .context import current, emit, now, progress, random, run_id, spend, state, uuid4
+from .context import current, emit, idempotency_key, now, progress, random, run_id, spend, state, uuid4
+from .doubt import NOT_DONE, NotDone
 from .errors import (
     Busy,
     Cancelled,
@@ -10,6 +11,7 @@ from .errors import (
     Diverged,
     Fenced,
     HoldfastError,
+    InDoubt,
     Mismatch,
     NotFound,
     NotInRun,
@@ -27,6 +29,7 @@ from .workflow import Call, StepCall, step, workflow
 
 # ``open`` is public too, but a star import must not shadow the builtin.
 __all__ = [
+    "NOT_DONE",
     "Busy",
     "Call",
     "Cancelled",
@@ -38,8 +41,10 @@ __all__ = [
     "Fenced",
     "Holdfast",
     "HoldfastError",
+    "InDoubt",
     "LogFilter",
     "Mismatch",
+    "NotDone",
     "NotFound",
     "NotInRun",
     "NotRecorded",
@@ -55,6 +60,7 @@ __all__ = [
     "Waiting",
     "current",
     "emit",
+    "idempotency_key",
     "now",
     "progress",
     "random",

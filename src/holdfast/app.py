@@ -25,7 +25,8 @@ from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
 from .logs import RunLog
 from .lookout import Lookout
-from .records import Checkpoint, Event, Run, checkpoint_of, refuse_damaged, run_of
+from .records import Checkpoint, Event, Run, checkpoints_of, refuse_damaged, run_of
+from .resolving import resolve
 from .sending import send
 from .session import Session
 from .store import Store, open_store
@@ -279,15 +280,16 @@ class Holdfast:
         ]
 
     async def history(self, id: str) -> list[Checkpoint]:
-        """The run's checkpoints, oldest first. Raises ``NotFound``."""
+        """The run's checkpoints, oldest first; of a step marked ``once`` the intent only as long as it has no outcome.
+        Raises ``NotFound``."""
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
-        return [checkpoint_of(each, codec.Types.none) for each in await self._read(self._store.load, row.no)]
+        return checkpoints_of(await self._read(self._store.load, row.no))
 
     def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,
-        cancelled or parked.
+        cancelled, in doubt or parked.
 
         Yields each ``Checkpoint`` with ``seq > after``, exactly once and in order, and between them ``Progress`` and
         ``Emitted``, as far as they are kept; ``Skipped`` where they are not. It waits through the death of the run's
@@ -303,6 +305,15 @@ class Holdfast:
         value cannot be stored or the run waits for this signal now with another type; then nothing was sent.
         """
         await send(self, id, name, value, key)
+
+    async def resolve(self, id: str, seq: int, *, result: Any = codec.MISSING, retry: bool = False) -> None:
+        """Say what became of a step that is in doubt, the one of checkpoint ``seq`` (``InDoubt.seq``): it took effect
+        and would have returned ``result``; or ``retry=True``, it certainly did not and may be executed again.
+
+        Workers then go on with the run by themselves, ``hf.run`` otherwise. Raises ``NotFound``, ``Busy`` if somebody
+        advances the run, ``CodecError`` if the result is none of the step's type, ``HoldfastError`` if the step is not
+        in doubt; then nothing was changed."""
+        await resolve(self, id, seq, result, retry)
 
     async def cancel(self, id: str) -> None:
         """End a run for good, and the runs it has begun as children; their owners, wherever they are, are stopped. A

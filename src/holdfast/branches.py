@@ -105,12 +105,15 @@ class Frame:
 class StepProgress:
     """What a running step (or nested workflow) has told about itself."""
 
-    __slots__ = ("in_step", "row", "tokens", "usd")
+    __slots__ = ("in_once", "in_step", "is_asking", "key", "row", "tokens", "usd")
 
-    def __init__(self, row: Checkpoint, around: StepProgress | None = None) -> None:
+    def __init__(self, row: Checkpoint, around: StepProgress | None = None, *, once: bool = False) -> None:
         self.row = row  # its checkpoint, which is being filled in
         # Also in a workflow that a step calls.
         self.in_step: bool = row.kind == "step" or (around is not None and around.in_step)
+        self.in_once: bool = once or (around is not None and around.in_once)
+        self.is_asking = False  # not the step's own code runs, but its verify=
+        self.key: str | None = None  # the idempotency key its intent has recorded
         self.tokens: int | None = None
         self.usd: float | None = None
 

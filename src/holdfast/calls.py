@@ -7,17 +7,19 @@ it is awaited. Async and plain ``def`` steps share ``perform``: a plain one wait
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Protocol
 from warnings import warn, warn_explicit
 
 from . import clock, codec
-from .branches import Frame, StepProgress, entered, frame_of
+from .attempts import attempts
+from .branches import Frame, StepProgress, frame_of
 from .definition import Definition
 from .delivery import Pending
 from .errors import CodecError, HoldfastError, NotInRun, NotRecorded, StepFailed
+from .executing import Execute, in_task
 from .failure import Failure
+from .once import unrecorded
 from .recall import blank_row, scope_of
 from .run import LiveRun
 from .salvage import Sought
@@ -25,13 +27,9 @@ from .state import decode_change
 from .store import Checkpoint
 from .upgrades import result_of
 
-Execute = Callable[["Invocation", Frame], Awaitable[Any]]
-
-BACKOFF_MAX_S = 60.0
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
 _INPUTS_COMPARED_MAX = 64 * 1024  # bytes; larger ones are not worth encoding twice for a warning
-LET_GO_S = 5.0  # how long a task that is cancelled behind a failed attempt is waited for
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -62,6 +60,11 @@ def refuse_second_call(frame: Frame, name: str) -> None:
             f"run {run.id!r}: {name!r} was called while another call of the same branch is "
             "running in a thread, so their order could not be repeated. Await each asyncio.to_thread(…) before "
             "the next call, or give each a task of its own (asyncio.gather, TaskGroup)."
+        )
+    if frame.step is not None and frame.step.is_asking:
+        raise HoldfastError(
+            f"run {run.id!r}: {name!r} was called in the verify= of step {frame.step.row.name!r}. What it answers "
+            "would be recorded, and an old answer taken for a new one: let verify= ask the outside world itself."
         )
 
 
@@ -109,7 +112,7 @@ def perform_in_task(call: Invocation) -> Coroutine[Any, Any, Any]:
     made the call.
     """
     refuse_elsewhere(call.frame.run, call.definition.name)
-    return perform(call, _in_task)
+    return perform(call, in_task)
 
 
 def refuse_elsewhere(run: LiveRun, name: str) -> None:
@@ -120,16 +123,6 @@ def refuse_elsewhere(run: LiveRun, name: str) -> None:
             "part of it, so its outcome has no turn. Await it inside the run, with asyncio.create_task, gather or a "
             "TaskGroup."
         )
-
-
-async def _in_task(call: Invocation, frame: Frame) -> Any:
-    task = asyncio.current_task()
-    assert task is not None
-    driving = frame_of(task)
-    assert driving is not None
-    frame.task, frame.depth = task, driving.depth
-    with entered(frame, task):
-        return await call.body()
 
 
 async def perform(call: Invocation, execute: Execute) -> Any:
@@ -148,14 +141,17 @@ async def perform(call: Invocation, execute: Execute) -> Any:
         sought = Sought(
             frame, definition.kind, definition.name, call.key, call.n, definition.version, inputs, digest, older
         )
-        if (source := run.keep(sought)) is not None:
-            row = _row_of(call, inputs, digest)
+        source, row = run.keep(sought), _row_of(call, inputs, digest)
+        if source is not None and source.status == "intent":  # its doubt is one of this attempt from now on
+            row.status, row.result, row.attempts = source.status, source.result, source.attempts
+            run.note(row, kept=source.seq)
+        elif source is not None:
             await kept(call, row, source)
             return _answer(call, row)
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()
-    if run.quiet is not None and (frame.step is None or not frame.step.in_step):
+    if run.irreversible.holds(frame) or (run.quiet is not None and (frame.step is None or not frame.step.in_step)):
         await run.hold()
     return await _execute(call, execute, _row_of(call, inputs, digest), inputs)
 
@@ -261,17 +257,17 @@ def _row_of(call: Invocation, inputs: bytes, digest: bytes) -> Checkpoint:
 
 async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: bytes) -> Any:
     """Run the body, attempt by attempt, and record how it ended."""
-    run, task = call.frame.run, asyncio.current_task()
+    run, definition, task = call.frame.run, call.definition, asyncio.current_task()
     assert task is not None
     began = clock.monotonic()
-    progress = StepProgress(row, call.frame.step)
+    progress = StepProgress(row, call.frame.step, once=call.definition.once)
     run.executed += 1
     if run.observer is not None:
         run.observer("began", run, row)
     run.under_way[id(row)] = row, task
     try:
         try:
-            value, failure, change = await _attempts(call, execute, row, progress)
+            value, failure, change = await attempts(call, execute, row, progress, inputs)
         except asyncio.CancelledError:
             if run.is_leaving:
                 raise
@@ -284,7 +280,12 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
             row.result = Failure.of_step(failure).encode()
         row.duration_ms = (clock.monotonic() - began) * 1000
         row.tokens, row.usd = progress.tokens, progress.usd
-        await recorded(call, row, change)
+        try:
+            await recorded(call, row, change)
+        except CodecError as unfit:
+            if definition.once and row.status == "done" and row.seq == 0:
+                await unrecorded(call, row, unfit)
+            raise
     finally:
         run.call_ended(row)
     if run.observer is not None:
@@ -312,67 +313,6 @@ async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None,
     await pending.wait()
 
 
-async def _attempts(
-    call: Invocation, execute: Execute, row: Checkpoint, progress: StepProgress
-) -> tuple[Any, BaseException | None, dict[str, Any] | None]:
-    """(value, None, change of state) or (None, the final failure, None). A failed attempt leaves nothing."""
-    frame, definition, run = call.frame, call.definition, call.frame.run
-    scope = call.scope
-    if run.records.retries(frame, definition.name, call.key, call.n):
-        run.records.try_anew(scope)
-    alone = run.alone and (not call.in_thread or frame.task is None)
-    base = frame.view.begin(alone=alone)
-    for attempt in range(1, definition.attempts + 1):
-        row.attempts = attempt
-        view = base if definition.attempts == 1 else base.begin(alone=True)
-        try:
-            body = execute(call, frame.inside(scope, view, progress))
-            value = await body if definition.timeout is None else await _within(definition.timeout, body)
-            run.check()
-            row.result, value = _encoded(run, value, definition)
-            return value, None, view.change()
-        except CodecError:
-            raise  # a mistake in the program, told where it is made and not recorded as history
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if run.is_leaving or (task is not None and task.cancelling()):
-                raise
-            return None, error, None  # the body itself was cancelled from within: it failed
-        except Exception as error:
-            run.check()
-            if attempt == definition.attempts or not isinstance(error, definition.retry_on):
-                return None, error, None
-        await clock.sleep(backoff_s(definition.backoff, attempt))
-        run.check()
-        await _let_go(run, scope)
-        run.records.try_anew(scope)
-    raise AssertionError("a step has at least one attempt")
-
-
-def _encoded(run: LiveRun, value: Any, definition: Definition) -> tuple[bytes, Any]:
-    """The bytes of a result, and the result as every recall will give it: a value of its own, whatever else still
-    holds the step's."""
-    where = f"the result of step {definition.name!r}"
-    try:
-        data = codec.encode(value, definition.result_types, where, root=definition.name)
-        if type(value) in _IMMUTABLE:
-            return data, value
-        return data, codec.decode(data, definition.result_types, where, root=definition.name)
-    except CodecError as unfit:  # no checkpoint tells of it, so a line does
-        run.log.warning("%s", unfit)
-        raise
-
-
-async def _let_go(run: LiveRun, scope: str) -> None:
-    """End what a failed attempt has left under way, as ``gather`` does: the next one makes the same calls again."""
-    left = run.tasks_inside(scope)
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=LET_GO_S)
-        run.check()
-
-
 def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:
     """A recall gives back what the step returned; what it did to its arguments, it does not."""
     definition = call.definition
@@ -395,22 +335,6 @@ def _warn_of_changed_inputs(call: Invocation, inputs: bytes) -> None:
         code.co_firstlineno,
         registry=seen,
     )
-
-
-async def _within(seconds: float, body: Awaitable[Any]) -> Any:
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            return await body
-    except TimeoutError as error:
-        if limit.expired() and not str(error):
-            raise TimeoutError(f"an attempt took longer than timeout={seconds:g} s") from None
-        raise
-
-
-def backoff_s(base: float, attempt: int) -> float:
-    """Seconds before the next attempt: exponential with jitter (Brooker, "Exponential Backoff And Jitter", 2015)."""
-    return random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, base * 2.0 ** min(attempt - 1, 32))
 
 
 def _warn_if_undurable(run: LiveRun, row: Checkpoint) -> None:

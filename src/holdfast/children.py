@@ -9,7 +9,7 @@ from . import branches, codec
 from .admission import new_row, refuse_other_work
 from .beginning import Unloaded
 from .circles import refuse_circle
-from .errors import Cancelled, Fenced, HoldfastError, StepFailed, StoreError
+from .errors import Cancelled, Fenced, HoldfastError, InDoubt, StepFailed, StoreError
 from .execution import Execution
 from .failure import Failure
 from .lookout import tell_ended
@@ -73,6 +73,8 @@ async def _advanced(home: Holdfast, wait: Wait) -> bool:
         return run.is_leaving or home._closing
     except StoreError:
         raise
+    except InDoubt:
+        return await _resolved(home, wait)
     except Exception as error:
         if execution.run is None and not isinstance(error, (Cancelled, StepFailed)):
             raise  # it is none to go on with: other work, another version
@@ -81,6 +83,18 @@ async def _advanced(home: Holdfast, wait: Wait) -> bool:
         wait.settle("failed", Failure(failure.type, failure.message).encode())
     else:
         wait.settle("done", result)
+    return True
+
+
+async def _resolved(home: Holdfast, wait: Wait) -> bool:
+    """A child in doubt has not ended: wait until a person has resolved it, or others have gone on with it. True if the
+    run that waits must not wait any more."""
+    run = wait.frame.run
+    while not (run.is_leaving or home._closing):
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        row = await home._read(home._store.get, wait.child.id)
+        if row is None or row.status != "in_doubt":
+            return False
     return True
 
 

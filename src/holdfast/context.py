@@ -13,7 +13,7 @@ from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from . import clock, codec
+from . import clock, codec, doubt
 from .branches import Frame, current_frame
 from .errors import NotInRun
 from .news import encode_chunk
@@ -126,6 +126,24 @@ def random() -> float:
     if frame is None:
         return _random.random()
     return float(struct.unpack("<Q", _bits(frame, "random")[:8])[0] >> 11) * 2.0**-53
+
+
+def idempotency_key() -> str:
+    """32 characters, the same over every attempt of the running step, in every process, and different for every call:
+    what payment services and the like take to make one effect of several requests. In ``verify=`` it is the step's.
+
+    Outside a run it is a new random one each time. Raises ``NotInRun`` in a workflow's body.
+    """
+    frame = current_frame()
+    if frame is None:
+        return _uuid.uuid4().hex
+    step = frame.step
+    if step is None or step.row.kind != "step":
+        raise NotInRun(
+            "holdfast.idempotency_key() is called in a workflow's body, and belongs into the step that makes the "
+            "request: it names one call of one step"
+        )
+    return step.key or doubt.idempotency_key(frame.run.id, step.row)
 
 
 def spend(*, tokens: int = 0, usd: float = 0.0) -> None:

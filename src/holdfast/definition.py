@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from types import CodeType
@@ -42,6 +43,9 @@ class Definition:
         on_change: str = "salvage",
         schema_version: int | None = None,
         migrate: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        once: bool = False,
+        verify: Callable[..., Any] | None = None,
+        not_done: type[Exception] | tuple[type[Exception], ...] = (),
         queue: str = DEFAULT_QUEUE,
         max_deaths: int = 5,
     ) -> None:
@@ -62,6 +66,9 @@ class Definition:
         self.on_change = on_change
         self.schema_version = schema_version
         self.migrate = migrate
+        self.once = once
+        self.verify = verify
+        self.not_done = not_done
         self.queue = queue
         self.max_deaths = max_deaths
         self.is_async = inspect.iscoroutinefunction(function)
@@ -102,15 +109,50 @@ class Definition:
                 )
         if self.key is not None and not callable(self.key):
             raise TypeError(f"@{kind} {self.name}: key= must be a function of the arguments, got {self.key!r}")
-        kinds = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
-        if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
-            raise TypeError(f"@{kind} {self.name}: retry_on= must be an exception class or a tuple of them")
+        for option in ("retry_on", "not_done"):
+            if not _are_exceptions(getattr(self, option)):
+                raise TypeError(f"@{kind} {self.name}: {option}= must be an exception class or a tuple of them")
         if self.ignore and (unknown := self.ignore - set(inspect.signature(function).parameters)):
             raise TypeError(f"@{kind} {self.name}: ignore= names {sorted(unknown)}, which are no parameters of it")
         refuse_unfit_options(self)
         refuse_queue(self.queue, f"@{kind} {self.name}: ")
         if type(self.max_deaths) is not int or self.max_deaths < 1:
             raise ValueError(f"@{kind} {self.name}: max_deaths= must be a whole number from 1, got {self.max_deaths!r}")
+        self._validate_once()
+
+    def _validate_once(self) -> None:
+        where, verify = f"@{self.kind} {self.name}", self.verify
+        if type(self.once) is not bool:
+            raise TypeError(f"{where}: once= must be True or False, got {self.once!r}")
+        if not self.once:
+            if verify is not None or self.not_done != ():
+                option = "not_done" if verify is None else "verify"
+                raise TypeError(f"{where}: {option}= says what became of a once step; write once=True, or leave it out")
+            return
+        if self.attempts > 1 and verify is None and self.not_done == ():
+            raise TypeError(
+                f"{where}: once=True with attempts={self.attempts} needs not_done= (the exceptions after which it "
+                "certainly has not happened) or verify= (which asks whether it has): nothing else may be tried again"
+            )
+        if verify is None:
+            return
+        if not callable(verify) or hasattr(verify, "_definition"):
+            raise TypeError(f"{where}: verify= must be a plain function of the step's arguments, got {verify!r}")
+        if self.is_async and not inspect.iscoroutinefunction(verify):
+            raise TypeError(f"{where}: verify= of an async step must be an async def: it would block the event loop")
+        given, taken = inspect.signature(self.function), inspect.signature(verify)
+        named = [each.name for each in given.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+        try:
+            taken.bind(**dict.fromkeys(named))
+        except TypeError:
+            raise TypeError(
+                f"{where}: verify= must take the step's arguments by the same names: {given}, not {taken}"
+            ) from None
+
+    def ask(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call ``verify`` as ``call`` calls the function."""
+        assert self.verify is not None
+        return self.verify(*args, **kwargs) if instance is None else self.verify(instance, *args, **kwargs)
 
     def call(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function itself, on ``instance`` if it is a method of one: a coroutine if it is async."""
@@ -139,6 +181,16 @@ class Definition:
     @cached_property
     def result_types(self) -> codec.Types:
         return codec.Types.of_return(self.function, self.returns)
+
+    @cached_property
+    def result_annotation(self) -> Any:
+        """What is declared of the result; ``codec.MISSING`` if nothing is, or nothing that can be read here."""
+        if self.returns is not codec.MISSING:
+            return self.returns
+        try:
+            return typing.get_type_hints(self.function).get("return", codec.MISSING)
+        except Exception:  # a name that only a type checker imports, mostly
+            return codec.MISSING
 
     @cached_property
     def parameter_types(self) -> codec.Types:
@@ -235,6 +287,11 @@ class Definition:
                 "store can hold; return repr(key), say."
             )
         return key
+
+
+def _are_exceptions(given: Any) -> bool:
+    kinds = given if isinstance(given, tuple) else (given,)
+    return all(isinstance(each, type) and issubclass(each, Exception) for each in kinds)
 
 
 def refuse_queue(queue: object, where: str = "") -> None:

@@ -107,10 +107,10 @@ class Pending:
         if interrupted:
             task = asyncio.current_task()
             assert task is not None
-            run.loop.call_soon(_pass_on_cancellation, task)
+            run.loop.call_soon(pass_on_cancellation, task)
 
 
-def _pass_on_cancellation(task: asyncio.Task[Any]) -> None:
+def pass_on_cancellation(task: asyncio.Task[Any]) -> None:
     """A cancellation that came after the outcome was recorded reaches the task at its next pause, if it stands."""
     if not task.done() and task.cancelling():
         task.uncancel()

@@ -9,6 +9,7 @@ from .admission import was_cancelled
 from .beginning import Unloaded
 from .circles import refuse_circle_from_here
 from .claiming import POLL_S
+from .doubt import doubt_told
 from .errors import CodecError, Diverged, HoldfastError, Mismatch, StepFailed, VersionMismatch
 from .failure import Failure
 
@@ -36,10 +37,12 @@ async def outcome_of(home: Holdfast, id: str) -> Any:
             return run.result
         if run.status == "cancelled":
             raise was_cancelled(id)
-        if run.status in ("failed", "parked"):
+        if run.status in ("failed", "parked", "in_doubt"):
             row = await home._read(home._store.get, id)
             assert row is not None
             failure = Failure.decode(row.error or b"", f"run {id!r}, its error")
+            if run.status == "in_doubt":
+                raise doubt_told(failure.message, await home._read(home._store.load, row.no))
             if run.status == "parked":
                 raise _PARKED.get(failure.type, HoldfastError)(failure.message)
             raise StepFailed(run.workflow, failure.type, failure.message)

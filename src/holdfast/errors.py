@@ -5,6 +5,7 @@ HoldfastError
 ├── Fenced            this process lost the run to another owner; its writes are refused
 ├── Mismatch          the id belongs to a run of another workflow or of other arguments
 ├── Diverged          the code asks for something else than the record holds at this place
+├── InDoubt           nobody knows whether an irreversible step took effect
 ├── StateConflict     two overlapping parts of a run changed one state key differently
 ├── VersionMismatch   the run was recorded by another version of the workflow
 ├── StepFailed        a step (or a run waited for) failed for good
@@ -38,6 +39,21 @@ class Mismatch(HoldfastError):
 
 class Diverged(HoldfastError):
     """At this place the record holds a call with other inputs than the code makes now."""
+
+
+class InDoubt(HoldfastError):
+    """Nobody knows whether a step marked ``once`` took effect, so it is neither done again nor taken for done.
+
+    ``seq`` is the checkpoint that ``holdfast resolve`` takes, ``inputs`` a preview of the step's arguments by name,
+    ``key`` what ``idempotency_key()`` gave the step.
+    """
+
+    def __init__(self, message: str, *, step: str = "", inputs: object = None, key: str = "", seq: int = 0) -> None:
+        self.step = step
+        self.inputs = inputs
+        self.key = key
+        self.seq = seq
+        super().__init__(message)
 
 
 class StateConflict(HoldfastError):

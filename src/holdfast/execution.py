@@ -19,6 +19,7 @@ from .errors import (
     Diverged,
     Fenced,
     HoldfastError,
+    InDoubt,
     Mismatch,
     StepFailed,
     StoreError,
@@ -289,6 +290,7 @@ class Execution:
         run.stops.append(end)
         try:
             await ended
+            await run.irreversible.over(root)
         except asyncio.CancelledError:
             self._falls_asleep(run)
             run.poison(Unloaded(body.why_unloaded(root)))
@@ -312,15 +314,14 @@ class Execution:
             if isinstance(error, StoreError) and not self.home._serving:  # a worker tells the store itself, and when
                 self.home._unreturned.add(self._handed_back(run))
             raise error
-        parked = isinstance(error, (Diverged, CodecError, VersionMismatch))
         finish = self._handed_back(run)
-        if parked:
-            finish.status, finish.error = (
-                "parked",
-                Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode(),
-            )
+        if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch)):
+            finish.status = "in_doubt" if isinstance(error, InDoubt) else "parked"
+            finish.error = Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode()
             finish.parent_no = self.parent_no
-            self.log.error("parked: %s: %s", type(error).__name__, error)
+            # A line for operators; the error itself says all there is to say of a doubt.
+            told = str(error).partition("\n")[0] if isinstance(error, InDoubt) else f"{type(error).__name__}: {error}"
+            self.log.error("%s: %s", finish.status.replace("_", " "), told)
         elif self.is_asleep:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:

@@ -10,7 +10,7 @@ from . import codec
 from .definition import PYTHON, Definition
 from .errors import Mismatch
 from .store import Code, RunRow, as_text
-from .workflow import Call, Workflow, marked
+from .workflow import Call, Workflow, marked, marked_steps
 
 
 def names() -> set[str]:
@@ -67,6 +67,12 @@ def workflow_of(row: RunRow) -> Workflow | None:
         f"run {row.id!r}: there are workflows named {row.workflow!r} in {found}, and it was started from "
         f"{row.module} ({row.file}). Give each a name of its own: @workflow(name=…)."
     )
+
+
+def step_named(name: str) -> Definition | None:
+    """The step that is recorded under this name, if there is just one in this process."""
+    named = {step._definition.code: step._definition for step in marked_steps.values() if step._definition.name == name}
+    return next(iter(named.values())) if len(named) == 1 else None
 
 
 def call_again(workflow: Workflow, row: RunRow) -> Call[Any]:

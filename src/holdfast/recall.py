@@ -8,14 +8,19 @@ moves to another branch (docs/design/order.md)."""
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TypeAlias
 
 from . import clock
 from .branches import Frame
 from .diverging import Asked, diverged
 from .store import Checkpoint
 
-# Rows of a wait that has no outcome yet: since when it waits and for what, and which signals it has set aside.
-OPEN = frozenset({"waiting", "refused"})
+# Rows that are no outcome. Of a wait: since when it waits and for what, and which signals it has set aside. Of a step
+# that is executed once: that an attempt begins, and that the attempt certainly has not happened.
+OPEN = frozenset({"waiting", "refused", "intent", "not_done"})
+
+# Of a call: scope, branch, name, key, n.
+Place: TypeAlias = tuple[str, str, str, str | None, int]
 
 
 class Records:
@@ -25,21 +30,23 @@ class Records:
         self.run_id = run_id
         self.rows = rows
         self._claimed: set[int] = set()
-        self._at: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}
+        self._at: dict[Place, Checkpoint] = {}
         self._of_name: dict[tuple[str, str, str], list[Checkpoint]] | None = None
         self._missing: list[Checkpoint] | None = None
-        self._retried = {_place(row) for row in rows if row.seq in ignored}
+        self._retried = {place_of(row) for row in rows if row.seq in ignored}
         self._retried_from = min(ignored, default=None)
         self._recorded_until = rows[-1].seq if rows else 0
         self._behind: list[Checkpoint] = []  # done, and another row has taken their place since
-        self._begun: dict[tuple[str, str, str, str | None, int], Checkpoint] = {}  # waits without outcome
+        # Waits, and steps that are executed once, without outcome.
+        self._begun: dict[Place, Checkpoint] = {}
+        self._once: set[Place] = set()  # where there ever was an intent
         for row in rows:
             if row.kind != "save":
                 self._put(row)
         for row in rows if ignored else ():
             # The last row of a place speaks for it: behind a failure tried anew stands no earlier failure.
-            if row.seq in ignored and self._at.get(_place(row)) is row:
-                del self._at[_place(row)]
+            if row.seq in ignored and self._at.get(place_of(row)) is row:
+                del self._at[place_of(row)]
 
     def add(self, row: Checkpoint) -> None:
         """A row that was recorded for a call just now."""
@@ -50,10 +57,14 @@ class Records:
     def _put(self, row: Checkpoint) -> None:
         """A later row of the same place (a failure tried anew) replaces the earlier one. A success that is replaced by
         changed code stays a record of its inputs."""
-        place = _place(row)
+        place = place_of(row)
         if row.status in OPEN:
-            if row.status == "waiting":
+            if row.status in ("waiting", "intent"):
                 self._begun[place] = row
+            elif row.status == "not_done":
+                self._begun.pop(place, None)
+            if row.status == "intent":
+                self._once.add(place)
             return
         self._begun.pop(place, None)
         before = self._at.get(place)
@@ -96,13 +107,34 @@ class Records:
         return None
 
     def begun(
-        self, frame: Frame, name: str, key: str | None, n: int, inputs: bytes, digest: bytes
+        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, digest: bytes
     ) -> Checkpoint | None:
-        """What tells since when this wait waits, if another process has begun it. Raises ``Diverged``."""
+        """What tells since when this wait waits, or that this step was about to be executed, if another process has
+        begun it. Raises ``Diverged``."""
         row = self._begun.get((frame.scope, frame.branch, name, key, n))
-        if row is not None and row.fingerprint != digest:
-            raise diverged(self.run_id, row, Asked(frame, row.version, inputs, digest))
+        if row is not None:
+            if not _fits(row, (version,), digest):
+                raise diverged(self.run_id, row, Asked(frame, version, inputs, digest))
+            self._claimed.add(row.seq)
         return row
+
+    def begun_at(self, row: Checkpoint) -> Checkpoint | None:
+        """The row that stands at the place of ``row`` and is no outcome, if nothing closes it."""
+        return self._begun.get(place_of(row)) if self._begun else None
+
+    @property
+    def intents(self) -> list[Checkpoint]:
+        """Of steps that are executed once, and of which it is not known what came of them."""
+        return sorted((row for row in self._begun.values() if row.status == "intent"), key=lambda row: row.seq)
+
+    def unmet(self) -> Checkpoint | None:
+        """The first irreversible step that took effect, or may have, and that the program has not asked for again."""
+        found = [row for row in self.intents if row.seq not in self._claimed]
+        done = [self._at[place] for place in self._once if place in self._at]
+        done = [row for row in done if row.status == "done" and row.seq not in self._claimed]
+        if done:
+            found += [row for row in self._still_expected() if row in done]
+        return min(found, key=lambda row: row.seq, default=None)
 
     def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
         if self._of_name is None:
@@ -124,19 +156,21 @@ class Records:
         self._of_name = None
 
     def _expected(self) -> list[Checkpoint]:
-        """The records the program will ask for, last first: not those inside a finished call, which stands for them.
+        """The records the program will ask for, last first."""
+        return sorted(
+            (row for row in self._still_expected() if row.seq <= self._recorded_until), key=lambda row: -row.seq
+        )
 
-        Behind a failure that ended the run everything may go another way, now that it is tried anew.
-        """
+    def _still_expected(self) -> list[Checkpoint]:
+        """Not those inside a finished call, which stands for them. Behind a failure that ended the run everything may
+        go another way, now that it is tried anew."""
         closed = {scope_of(row.scope, row.branch, row.name, row.key, row.n) for row in self._at.values()}
-        found = [
+        return [
             row
             for row in self._at.values()
-            if row.seq <= self._recorded_until
-            and (self._retried_from is None or row.seq < self._retried_from)
+            if (self._retried_from is None or row.seq < self._retried_from)
             and not (row.scope and any(scope in closed for scope in enclosing(row.scope)))
         ]
-        return sorted(found, key=lambda row: -row.seq)
 
     def missing_before(self, seq: int) -> Checkpoint | None:
         """The first record before ``seq`` that the program has not asked for yet."""
@@ -146,7 +180,7 @@ class Records:
             row = self._missing[-1]
             if row.seq >= seq:
                 return None
-            if row.seq not in self._claimed and self._at.get(_place(row)) is row:
+            if row.seq not in self._claimed and self._at.get(place_of(row)) is row:
                 return row
             self._missing.pop()
         return None
@@ -191,7 +225,7 @@ def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
     )
 
 
-def _place(row: Checkpoint) -> tuple[str, str, str, str | None, int]:
+def place_of(row: Checkpoint) -> Place:
     return row.scope, row.branch, row.name, row.key, row.n
 
 

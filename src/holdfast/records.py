@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from . import codec
+from .doubt import open_intents
 from .errors import CodecError
 from .failure import Failure
 from .logs import RunLog
@@ -16,7 +17,7 @@ from .recall import scope_of
 from .store import Checkpoint as CheckpointRow
 from .store import RunRow, Spent
 
-_ENDED = frozenset({"failed", "parked"})
+_ENDED = frozenset({"failed", "parked", "in_doubt"})
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it stood when it was read: ``queued running waiting done failed cancelled`` or ``parked``.
+    """One run as it stood when it was read: ``queued running waiting done failed cancelled in_doubt`` or ``parked``.
 
     ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
     plain data.
@@ -67,6 +68,9 @@ class Run:
 class Checkpoint:
     """One checkpoint of a run's history. ``duration`` is in seconds, ``started_at`` in UTC by the clock of the
     process that ran it.
+
+    Status "intent" is that of a step marked ``once`` that has begun: what follows it at the same place tells what came
+    of it, and if nothing does, its ``seq`` is what ``hf.resolve`` takes. "not_done": it certainly has not happened.
     """
 
     seq: int
@@ -323,7 +327,15 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
     )
 
 
+def checkpoints_of(rows: list[CheckpointRow]) -> list[Checkpoint]:
+    """A run's history. The intent of a step that has its outcome tells nothing more."""
+    doubts = {row.seq for row in open_intents(rows)}
+    return [checkpoint_of(row, codec.Types.none) for row in rows if row.status != "intent" or row.seq in doubts]
+
+
 def _result_of(row: CheckpointRow, types: codec.Types, where: str) -> Any:
+    if row.status == "intent":
+        return None  # it holds what a resume needs to know
     value = value_of(row.result, types, where)
     if row.kind == "signal" and row.status == "done" and isinstance(value, dict):
         return value.get("value")  # beside it stands which signal was taken

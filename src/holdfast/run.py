@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec, resting
 from .delivery import Delivery, Pending, Stop
+from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
@@ -74,6 +75,7 @@ class LiveRun:
         self.members: set[asyncio.Task[Any]] = set()  # these tasks
         self.root: Frame | None = None  # of the body
         self.waits = Waits(self, row, rows)
+        self.irreversible = Irreversible(self)
         self.delivery.rests = self._rests
         self.waiting_changed: Callable[[], None] | None = None
         self.looks = resting.Looks(self)
@@ -110,7 +112,8 @@ class LiveRun:
     @property
     def recorded(self) -> int:
         """Steps that are committed, or on their way to it."""
-        return sum(each.kind in _CALLS for each in self.records.rows) + self._calls_recorded
+        found = sum(each.kind in _CALLS and each.status not in OPEN for each in self.records.rows)
+        return found + self._calls_recorded
 
     def root_frame(self) -> Frame:
         self.root = branches.Frame(self, "", "", self.view, depth=1, step=None)
@@ -137,6 +140,7 @@ class LiveRun:
     def call_ended(self, row: Checkpoint) -> None:
         """A call is under way no longer: its outcome has reached the program, or never will."""
         self.under_way.pop(id(row), None)
+        self.irreversible.ended(row)
         if self.quiet is not None:
             self.tell_if_quiet()
         self.looks.ask()
@@ -309,11 +313,11 @@ class LiveRun:
         return row
 
     def begun(
-        self, frame: Frame, name: str, key: str | None, n: int, inputs: bytes, digest: bytes
+        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, digest: bytes
     ) -> Checkpoint | None:
-        """The row that says since when a wait without outcome waits; None if it begins now. Raises ``Stop``."""
+        """The row with which another process began what has no outcome; None if it begins now. Raises ``Stop``."""
         try:
-            row = self.records.begun(frame, name, key, n, inputs, digest)
+            row = self.records.begun(frame, name, key, n, version, inputs, digest)
         except Diverged as error:
             raise self.poison(error) from None
         if row is not None:
@@ -361,7 +365,7 @@ class LiveRun:
         self._calls_recorded += row.kind in _CALLS
         if row.status == "cancelled":
             self.cancelled.add(row.seq)
-        if row.scope:
+        if row.scope or self.records.begun_at(row) is not None:
             self.records.add(row)
         self._submit(row, pending.committed)
 
@@ -381,19 +385,22 @@ class LiveRun:
         row.seq = self._seq
         row.checksum = row.compute_checksum()
 
-    def note(self, row: Checkpoint, kept: int = 0) -> None:
-        """Record what is no outcome, and so is delivered to nobody."""
+    def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None, kept: int = 0) -> None:
+        """Record what is no outcome, and so is delivered to nobody. ``committed`` is told when it is, or never will be:
+        then the run must stop. ``kept``: the row of an earlier attempt that it is taken from."""
         self.check()
         assert row.status in OPEN
         self._carry(row, None, kept)
         self._number(row)
-        if row.scope:
+        if row.scope or row.kind == "step":
             self.records.add(row)
-        self._submit(row, self._noted)
 
-    def _noted(self, _: Any, error: HoldfastError | None) -> None:
-        if error is not None:
-            self.poison(error)
+        def told(_: Any, error: HoldfastError | None) -> None:
+            if error is not None:
+                self.poison(error)
+            committed()
+
+        self._submit(row, told)
 
     def record_leftovers(self) -> None:
         """What the body changed since the last row, before the run ends."""

@@ -18,7 +18,7 @@ from .branches import Frame
 from .diverging import Asked, called, diverged
 from .errors import Diverged
 from .past import Attempt, attempts_of
-from .recall import enclosing, scope_of
+from .recall import Place, enclosing, place_of, scope_of
 from .state import decode_change
 from .store import Checkpoint
 
@@ -42,7 +42,6 @@ class Sought(NamedTuple):
 
 
 _What = tuple[str, str, str, bytes]  # kind, name, version and fingerprint
-_Place = tuple[str, str, str, str | None, int]
 
 
 class Pool:
@@ -52,7 +51,7 @@ class Pool:
     def __init__(self, run_id: str, rows: list[Checkpoint], schema: int) -> None:
         self._run_id = run_id
         self._claimed: set[int] = set()
-        self._at: dict[tuple[_Place, _What], Checkpoint] = {}
+        self._at: dict[tuple[Place, _What], Checkpoint] = {}
         self._in_branch: dict[tuple[str, str, _What], deque[Checkpoint]] = defaultdict(deque)
         self._anywhere: dict[_What, deque[Checkpoint]] = defaultdict(deque)
         self._irreversible: dict[tuple[str, str, str], list[Checkpoint]] = defaultdict(list)  # by scope, branch, name
@@ -189,15 +188,13 @@ class Pool:
         return [self._rows[seq][1] for seq in sorted(self._open) if seq in self._rows and seq not in self._claimed]
 
 
-def place_of(row: Checkpoint) -> _Place:
-    return row.scope, row.branch, row.name, row.key, row.n
-
-
 def _once_of(attempts: Iterable[Attempt], sources: dict[int, int]) -> set[int]:
-    """The rows of once steps: those at whose place an intent stands in their attempt, and what was kept of such."""
+    """The rows of once steps: those at whose place an intent stands, and what was kept of such. The intent may be of an
+    attempt before, and its outcome told by a person since."""
     found: set[int] = set()
+    intents: set[tuple[Place, bytes]] = set()
     for attempt in attempts:
-        intents = {(place_of(row), row.fingerprint) for row in attempt.rows if row.status == INTENT}
+        intents |= {(place_of(row), row.fingerprint) for row in attempt.rows if row.status == INTENT}
         for row in attempt.rows:
             if (place_of(row), row.fingerprint) in intents or sources.get(row.seq) in found:
                 found.add(row.seq)

@@ -15,9 +15,10 @@ from typing import Any
 
 from . import branches
 from .branches import Frame, entered
-from .calls import Execute, Invocation, Placed, perform
+from .calls import Invocation, Placed, perform
 from .delivery import Stop
 from .errors import HoldfastError, StoreError
+from .executing import Execute
 from .run import LiveRun
 
 Performing = Callable[[Execute], Awaitable[Any]]
@@ -28,8 +29,9 @@ _LOOP_CHECK_S = 1.0
 class _Run:
     """An instruction to the waiting thread: run the body in this frame, and tell the future how it ended."""
 
-    def __init__(self, frame: Frame, ended: asyncio.Future[Any]) -> None:
+    def __init__(self, frame: Frame, body: Callable[[], Any], ended: asyncio.Future[Any]) -> None:
         self.frame = frame
+        self.body = body
         self.ended = ended
 
 
@@ -41,11 +43,11 @@ class _Return:
 
 def perform_in_thread(call: Invocation) -> Any:
     """Perform a call of a step from the thread it was made in; blocks until its outcome is delivered."""
-    return ask_the_loop(call, lambda execute: perform(call, execute), call.body)
+    return ask_the_loop(call, lambda execute: perform(call, execute))
 
 
-def ask_the_loop(call: Placed, perform: Performing, body: Callable[[], Any] = lambda: None) -> Any:
-    """Have the loop perform what is called in this thread, and run ``body`` here when it says so."""
+def ask_the_loop(call: Placed, perform: Performing) -> Any:
+    """Have the loop perform what is called in this thread, and run here what it says."""
     frame, run = call.frame, call.frame.run
     inbox: SimpleQueue[_Run | _Return] = SimpleQueue()
     if run.is_ignoring:
@@ -62,7 +64,7 @@ def ask_the_loop(call: Placed, perform: Performing, body: Callable[[], Any] = la
                 if told.error is not None:
                     raise told.error
                 return told.value
-            _tell(run, told.ended, *_run_body(told.frame, body))
+            _tell(run, told.ended, *_run_body(told.frame, told.body))
     finally:
         frame.thread = 0
 
@@ -117,9 +119,16 @@ def _serve_as_task(call: Placed, perform: Performing, inbox: SimpleQueue[_Run | 
 
 
 async def _serve(run: LiveRun, perform: Performing, inbox: SimpleQueue[_Run | _Return]) -> None:
-    async def execute(_: Invocation, frame: Frame) -> Any:
+    async def execute(call: Invocation, frame: Frame, body: Callable[[], Any]) -> Any:
         ended: asyncio.Future[Any] = run.loop.create_future()
-        inbox.put(_Run(frame, ended))
+        inbox.put(_Run(frame, body, ended))
+        while call.definition.once and not ended.done():
+            try:
+                return await asyncio.shield(ended)
+            except asyncio.CancelledError:
+                # The thread goes on; of what cannot be undone the outcome is waited for, and recorded.
+                if run.is_leaving:
+                    break
         return await ended
 
     try:

@@ -220,7 +220,9 @@ class WaitCall(LazyCoroutine[R_co]):
 
     async def _waited(self) -> tuple[Checkpoint, BaseException | None]:
         frame, run = self.frame, self.frame.run
-        begun, row = run.begun(frame, self.name, self.key, self.n, self.inputs, self.digest), self._row()
+        if run.irreversible.holds(frame):
+            await run.hold()
+        begun, row = run.begun(frame, self.name, self.key, self.n, "", self.inputs, self.digest), self._row()
         earlier = None if begun is not None or run.pool is None else run.pool.begun(self._sought)
         wait = run.waits.begin(frame, row, begun, earlier, seconds=self._seconds, ask=self.ask, expected=self.expected)
         wait.child, began = self.child, clock.monotonic()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .app import Holdfast
 
 LOOK_EVERY_S = 0.05
-_ENDED = FINISHED | {"parked"}
+_ENDED = FINISHED | {"parked", "in_doubt"}
 
 
 async def watch(home: Holdfast, id: str, after: int) -> AsyncGenerator[Event, None]:

@@ -249,6 +249,14 @@ def _mark_as_coroutine_function(decorated: Any) -> None:
         decorated._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
+Step: TypeAlias = AsyncStep[..., Any] | PlainStep[..., Any]
+Workflow: TypeAlias = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
+_numbers = itertools.count()
+marked: weakref.WeakValueDictionary[int, Workflow] = weakref.WeakValueDictionary()
+"""The workflows there are in this process, numbered as they were marked."""
+marked_steps: weakref.WeakValueDictionary[int, Step] = weakref.WeakValueDictionary()
+
+
 class _StepDecorator:
     """``@step(…)``: keeps the kind of function, async or plain, in its type."""
 
@@ -261,7 +269,9 @@ class _StepDecorator:
     def __call__(self, function: Callable[P, R]) -> PlainStep[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
         definition = Definition(function, kind="step", **self._options)
-        return AsyncStep(definition) if definition.is_async else PlainStep(definition)
+        decorated: Step = AsyncStep(definition) if definition.is_async else PlainStep(definition)
+        marked_steps[next(_numbers)] = decorated
+        return decorated
 
 
 @overload
@@ -281,6 +291,9 @@ def step(
     retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
     backoff: float = 1.0,
     timeout: float | None = None,
+    once: bool = False,
+    verify: Callable[..., Any] | None = None,
+    not_done: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> _StepDecorator: ...
 def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a step: the unit that is done once and remembered.
@@ -290,15 +303,15 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     one of the next version named there, or of this one. ``key``: from the arguments to a ``str`` that numbers the call
     instead of its position. ``ignore``: arguments that are no inputs (clients, secrets). ``returns``: the type of the
     result, where the annotation does not say. ``attempts``, ``retry_on``, ``backoff`` (seconds before the second
-    attempt, doubled for each further one, with jitter, at most 60), ``timeout`` (seconds an attempt; async only)."""
+    attempt, doubled for each further one, with jitter, at most 60), ``timeout`` (seconds an attempt; async only).
+
+    ``once``: what it does cannot be undone, so it is never silently executed twice. Where it is not known what came of
+    an attempt (its process died, it timed out, was cancelled, or raised what is not in ``not_done``), ``verify`` is
+    called with the step's arguments: it returns the step's result if it happened, ``holdfast.NOT_DONE`` if it certainly
+    did not, and raises if it cannot tell. Then, and without it, the run stops with ``InDoubt``. ``not_done``:
+    exceptions after which it certainly has not happened. With ``attempts`` above 1 one of the two is needed."""
     decorator = _StepDecorator(_known(options, "step"))
     return decorator if function is None else decorator(function)
-
-
-Workflow: TypeAlias = AsyncWorkflow[..., Any] | PlainWorkflow[..., Any]
-_numbers = itertools.count()
-marked: weakref.WeakValueDictionary[int, Workflow] = weakref.WeakValueDictionary()
-"""The workflows there are in this process, numbered as they were marked."""
 
 
 class _WorkflowDecorator:
@@ -349,7 +362,8 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> A
 _OPTIONS = {
     "step": frozenset(
         {"name", "version", "upgrade", "key", "ignore", "returns", "attempts", "retry_on", "backoff", "timeout"}
-    ),
+    )
+    | {"once", "verify", "not_done"},
     "workflow": frozenset({"name", "version", "on_change", "schema_version", "migrate", "queue", "max_deaths"}),
 }
 

@@ -186,7 +186,7 @@ def test_generators_are_refused_with_advice(decorator: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"once": True}, {"pure": True}, {"on_change": "salvage"}, {"verify": None}, {"attempt": 3}],
+    [{"pure": True}, {"on_change": "salvage"}, {"attempt": 3}],
 )
 def test_unknown_options_of_a_step(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"unexpected option '{next(iter(options))}'.*attempts"):

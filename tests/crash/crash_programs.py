@@ -225,3 +225,22 @@ def drop_schemas() -> None:
     with psycopg.connect(os.environ[SERVER], autocommit=True) as db:
         for (name,) in db.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (_PREFIX,)):
             db.execute(f"DROP SCHEMA {name} CASCADE".encode())
+
+
+# -- executed once -----------------------------------------------------------------------------------------
+
+
+async def _found(amount: int) -> Any:
+    """The outside world: what the ledger of the sweep says was begun cannot be asked here, so nothing ever was done."""
+    return holdfast.NOT_DONE
+
+
+@step(once=True, verify=_found)
+async def transfer(amount: int) -> str:
+    return f"{amount} {holdfast.idempotency_key()}"
+
+
+@workflow(version="1")
+async def transferring() -> list[str]:
+    first = await transfer(1)
+    return [first, *await asyncio.gather(transfer(2), transfer(3))]

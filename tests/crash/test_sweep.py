@@ -45,6 +45,11 @@ def test_nested_coroutines_in_a_gather() -> None:
     assert result["chapters"] == ["A1+A2+A3", "B1+B2+B3", "C1+C2+C3"] and len(result["fetched"]) == 9
 
 
+def test_steps_that_are_executed_once() -> None:
+    """Their keys are among the results: the same in every process."""
+    assert [each[:2] for each in swept(programs.transferring(), commits=4).result] == ["1 ", "2 ", "3 "]
+
+
 def test_steps_in_steps() -> None:
     assert swept(programs.nested(), commits=12).result == [9, 10, 9, ["intro", "tables", "end"]]
 

@@ -69,6 +69,25 @@ def test_the_loan_is_not_parsed_twice(name: str, result: str, tmp_path: Path) ->
 
 
 @pytest.mark.crash
+def test_nothing_is_paid_twice(tmp_path: Path) -> None:
+    """Killed while the loan's transfer is under way, which the bank is asked about; and behind the letter, which nobody
+    can be asked about but a person."""
+    example = Example("payment.py", tmp_path)
+    assert example.killed_at("bank: transferred 120000") == ["bank: transferred 120000 to A-17"]
+    second = example.killed_at("post: a letter")
+    assert [line.partition(" for")[0].partition(", rec")[0] for line in second[:2]] == ["bank: asked", "A-17 is paid"]
+    assert second[2].startswith("tool: error: pay failed with") and second[3] == "bank: transferred 90000 to landlord"
+    stopped = subprocess.run(
+        example.command, cwd=example.folder, env=example.environ, capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert stopped.returncode == 1 and "holdfast resolve rent-May 9 --result JSON" in stopped.stderr
+    example.command_line("resolve", "rent-May", "9", "--result", "sent", "--store", "payments.db")
+    third = example.finished()
+    assert third[0].startswith("A-17 is paid") and third[-2:] == ["tool: sent", "The rent is paid."]
+    assert len((tmp_path / "bank.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.crash
 def test_the_agent_hears_of_its_failed_tool_again_without_calling_it(tmp_path: Path) -> None:
     example = Example("agent_loop.py", tmp_path)
     first = example.killed_at("tool: calculate")

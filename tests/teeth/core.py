@@ -235,8 +235,8 @@ PLANTED = [
     Plant(
         "Ctrl-C is recorded as a failure",
         "src/holdfast/execution.py",
-        "        parked = isinstance(error, (Diverged, CodecError))",
-        "        parked = isinstance(error, (Diverged, CodecError, Unloaded))",
+        "        if isinstance(error, (Diverged, CodecError, InDoubt)):\n",
+        "        if isinstance(error, (Diverged, CodecError, InDoubt, Unloaded)):\n",
         [PROMISES + "test_ctrl_c_is_no_failure"],
     ),
     Plant(

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import chain, cuts, grounds, kills, machines, memory, zombies
+from . import agents, chain, cuts, grounds, kills, machines, memory, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -49,6 +49,13 @@ def of_kills(seed: int, until: float) -> Findings:
         return campaign.run((kills.of_seed(number) for number in _numbers(seed)), until)
 
 
+def of_agents(seed: int, until: float) -> Findings:
+    """At least a thousand restores, however long they take."""
+    with Campaign(agents.TARGET, None) as campaign:
+        campaign.run(agents.of_seed(seed * 1_000_000 + n) for n in range(1000 // agents.RESTORES))
+        return campaign.run((agents.of_seed(number) for number in itertools.count(seed * 1_000_000 + 1000)), until)
+
+
 def of_machines(seed: int, until: float) -> Findings:
     """Machines that share a store: on one server most of all, on one file, and where the primary is lost."""
     with grounds.grounds() as every, Campaign(machines.TARGET, machines.STORE, jobs=1) as campaign:
@@ -77,6 +84,7 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "cut": (0.15, of_cuts),
     "chain": (0.25, of_chains),
     "kill": (0.2, of_kills),
+    "agent": (0.1, of_agents),
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
     "order": (0.1, lambda seed, until: memory.run(seed * 1_000_000, until)),
@@ -92,6 +100,9 @@ def replay(name: str) -> Findings:
         with grounds.grounds() as every, Campaign(machines.TARGET, machines.STORE, jobs=1) as campaign:
             plain = machines.learn(campaign)
             return campaign.run(iter([machines.of_seed(int(rest[1]), every[rest[0]], plain)]))
+    if part == "agent":
+        with Campaign(agents.TARGET, None) as campaign:
+            return campaign.run(iter([agents.of_seed(int(rest[0]))]))
     with Campaign(
         kills.TARGET if part == "kill" else chain.TARGET, None if part == "kill" else chain.STORE
     ) as campaign:

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from . import chain, cuts, kills
+from . import agents, chain, cuts, kills
 from .case import Campaign, Findings
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -54,3 +54,9 @@ def test_processes_are_killed_at_any_moment() -> None:
     with Campaign(kills.TARGET, None, stop_at_first=True) as campaign:
         check(campaign.run(kills.of_seed(SEED * 1_000_000 + n) for n in range(40)))
         assert campaign.findings.injected["kills"] > 40
+
+
+def test_agents_that_phrase_it_differently_pay_once() -> None:
+    with Campaign(agents.TARGET, None, stop_at_first=True) as campaign:
+        check(campaign.run(agents.of_seed(SEED * 1_000_000 + n) for n in range(30)))
+        assert campaign.findings.injected["restores"] == 150 and campaign.findings.injected["bills paid"] > 30

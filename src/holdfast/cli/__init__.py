@@ -25,6 +25,7 @@ _COMMANDS = {
     "watch": "holdfast.cli.watching",
     "cancel": "holdfast.cli.ending",
     "send": "holdfast.cli.sending",
+    "resolve": "holdfast.cli.resolving",
     "worker": "holdfast.cli.working",
     "migrate": "holdfast.cli.migrating",
 }

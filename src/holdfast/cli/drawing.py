@@ -25,6 +25,7 @@ WIDEST = 160
 ENDS = {
     "done": ("✓", "done", "green"),
     "failed": ("✗", "failed", "red"),
+    "in_doubt": ("?", "in doubt", "bold red"),
     "parked": ("✗", "parked", "red"),
     "died": ("✗", "died", "bold red"),
     "lapsed": ("?", "let its lease lapse: stopped, or dead", "yellow"),
@@ -280,7 +281,8 @@ def _messages(line: Line, processes: list[Process], title: str) -> Iterator[str]
             if process.end in LOST:
                 yield f"Note over {who}: {process.end}"
             else:
-                yield f"{who}{'-x' if process.end in ('failed', 'parked') else '->>'}S: {_said(ENDS[process.end][1])}"
+                stopped = process.end in ("failed", "parked", "in_doubt")
+                yield f"{who}{'-x' if stopped else '->>'}S: {_said(ENDS[process.end][1])}"
         case _:
             yield f"{who}->>S: {_said(_stored(line))}"
 

@@ -20,11 +20,12 @@ from holdfast.expected import text_of
 from holdfast.records import count, ms_of, times_resumed, waits_of
 from holdfast.store import NEVER_MS, RunRow, Spent
 
-STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "parked")
+STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "in_doubt", "parked")
 STYLES = {
     "done": "green",
     "failed": "red",
     "cancelled": "yellow",
+    "in_doubt": "bold red",
     "parked": "red",
     "queued": "cyan",
     "running": "cyan",
@@ -37,7 +38,7 @@ STYLES = {
 
 def owner_of(row: RunRow, now_ms: int) -> str:
     """Who advances a run: a process; "nobody"; or one that is dead, or stalled (its lease lapsed)."""
-    if row.status not in ("running", "waiting", "parked"):
+    if row.status not in ("running", "waiting", "in_doubt", "parked"):
         return ""
     if row.owner is None:
         return "nobody" if row.workflow else ""

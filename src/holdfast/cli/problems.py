@@ -11,6 +11,7 @@ from holdfast.errors import (
     Diverged,
     Fenced,
     HoldfastError,
+    InDoubt,
     StateConflict,
     StepFailed,
     VersionMismatch,
@@ -23,7 +24,7 @@ EXIT_CODES = {
     DONE: "done",
     FAILED: "the workflow failed; the same line tries again what failed",
     USAGE: "nothing was done: the line is wrong, or what it names is not there, cannot be read, or is other work",
-    STOPPED: "the run is busy, cancelled, fenced, diverged, of another version, unreadable, or was stopped",
+    STOPPED: "the run is busy, cancelled, fenced, diverged, in doubt, of another version, unreadable, or was stopped",
     INTERRUPTED: "Ctrl-C (SIGINT); the same line carries on. A worker: it had to cut off steps, else 0",
     TERMINATED: "SIGTERM; the same line carries on. A worker: it had to cut off steps, else 0",
 }
@@ -38,6 +39,6 @@ class Problem(click.ClickException):
 def code_of(error: HoldfastError) -> int:
     if isinstance(error, StepFailed):
         return FAILED
-    if isinstance(error, (Busy, Cancelled, CodecError, Diverged, Fenced, StateConflict, VersionMismatch)):
+    if isinstance(error, (Busy, Cancelled, CodecError, Diverged, Fenced, InDoubt, StateConflict, VersionMismatch)):
         return STOPPED
     return USAGE

@@ -192,6 +192,8 @@ SIGNS = {
     "cancelled": ("⊘", "yellow"),
     "waiting": ("…", "cyan"),
     "refused": ("⊘", "yellow"),
+    "intent": ("?", "bold red"),
+    "not_done": ("⊘", "yellow"),
 }
 _ASCII = {
     "began": (">", "cyan"),
@@ -204,6 +206,8 @@ _ASCII = {
     "cancelled": ("/", "yellow"),
     "waiting": ("~", "cyan"),
     "refused": ("/", "yellow"),
+    "intent": ("?", "bold red"),
+    "not_done": ("/", "yellow"),
 }
 
 
@@ -227,10 +231,10 @@ def _outcome(row: Checkpoint, how: str, width: int) -> Text:
 
 def preview_of(row: Checkpoint, limit: int) -> str:
     """A step's result or failure in one line; nothing for None."""
-    if row.result is None:
-        return ""
     if (waits := said_of(row, limit)) is not None:
         return waits
+    if row.result is None:
+        return ""
     if row.status == "failed":
         return short(str(Failure.decode(row.result, "a failure")), limit)
     value: Any = codec.readable(row.result)

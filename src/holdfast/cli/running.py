@@ -221,7 +221,7 @@ def _advance_all(store: str | None, as_json: bool, *, failed: bool) -> int:
 def _unfinished(hf: Holdfast, *, failed: bool) -> list[RunRow]:
     """Runs to carry on with, oldest first: not finished, and with no living process that advances them."""
     found: list[RunRow] = []
-    for status in ("running", "waiting", "parked", *(["failed"] if failed else [])):
+    for status in ("running", "waiting", "parked", "in_doubt", *(["failed"] if failed else [])):
         after: int | None = None
         while rows := hf._store.runs(status=status, workflow=None, limit=PAGE, after=after):
             after = rows[-1].no

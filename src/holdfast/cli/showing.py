@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from holdfast.cli.timeline import (
     stands_for,
 )
 from holdfast.cli.waiting import in_words
+from holdfast.doubt import open_intents, told_by
 from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
 from holdfast.past import BEGINS, present
@@ -119,10 +121,26 @@ def _header(shown: Shown) -> dict[str, Any]:
         "arguments": codec.readable(row.inputs) if row.inputs else {},
         "state": _state(row, shown.rows),
         "result": codec.readable(row.result) if row.result else None,
+        "in_doubt": [_plain_doubt(each) for each in open_intents(shown.rows)],
         "error": str(shown.failure) if shown.failure else None,
         "traceback": shown.failure.traceback if shown.failure else None,
         "processes": [_plain_process(each) for each in shown.processes],
     }
+
+
+def _plain_doubt(intent: Checkpoint) -> dict[str, Any]:
+    return {
+        "seq": intent.seq,
+        "name": intent.name,
+        "inputs": codec.readable(intent.inputs) if intent.inputs else {},
+        "idempotency_key": told_by(intent)[0],
+    }
+
+
+def _doubt(told: dict[str, Any]) -> str:
+    """A step of which nobody knows whether it took effect; in a run that goes on, it may still come to its end."""
+    given = fields(told["inputs"], 300)
+    return f"checkpoint {told['seq']}, {escaped(told['name'])}  {given}  idempotency key {told['idempotency_key']}"
 
 
 def _plain_process(process: Process) -> dict[str, Any]:
@@ -172,11 +190,15 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
         ("arguments", fields(header["arguments"], 3 * room)),
         ("state", fields(header["state"], 3 * room)),
         ("result", short(header["result"], 3 * room) if header["result"] is not None else ""),
+        *(("in doubt" if k == 0 else "", _doubt(each)) for k, each in enumerate(header["in_doubt"])),
     ):
         _print_field(name, said)
-    if header["error"]:
+    if header["error"] and row.status != "in_doubt":
         _print_field("error", escaped(" ".join(header["error"].split())), "red")
         _print_traceback(header["traceback"] or "")
+    if row.status == "in_doubt" and header["in_doubt"]:
+        ways = f"holdfast resolve {shlex.quote(row.id)} {header['in_doubt'][0]['seq']} --result JSON | --retry"
+        _print_field("", escaped(f"nobody knows whether it took effect; say it: {ways}"), "red")
 
 
 def _print_field(name: str, said: str, style: str = "") -> None:
@@ -322,7 +344,7 @@ def _why(shown: Shown, row: Checkpoint) -> list[str]:
             continue
         if process.epoch == row.epoch:
             said.append(f"run by {who}: {_reason(row, before)}")
-        elif row.kind == "save":
+        elif row.kind == "save" or row.status in ("intent", "not_done"):
             continue
         elif after and process.epoch >= after[0].epoch:
             said.append(f"run again by {who}, as checkpoint {after[0].seq}: a failure that ended the run is tried anew")
@@ -346,7 +368,11 @@ def _reason(row: Checkpoint, before: list[Checkpoint]) -> str:
     if row.kind == "save":
         return "it saved the state"
     if row.status in OPEN:
-        return "it began to wait there" if row.status == "waiting" else "what came was none of what it waits for"
+        return {
+            "waiting": "it began to wait there",
+            "intent": "it was about to execute it, and wrote that down first",
+            "not_done": "what it was about to execute certainly has not happened",
+        }.get(row.status, "what came was none of what it waits for")
     if before:
         return f"checkpoint {before[-1].seq}, its failure before, ended the run and was tried anew"
     return "nothing was recorded of this call yet"

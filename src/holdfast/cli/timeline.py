@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from holdfast import codec, lease
+from holdfast.doubt import open_intents
 from holdfast.errors import CodecError, HoldfastError
 from holdfast.past import BEGINS, present
-from holdfast.recall import enclosing, scope_of
+from holdfast.recall import OPEN, enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow
 
@@ -94,8 +95,9 @@ def processes_of(
         for claim in sorted(claims, key=lambda claim: claim.epoch)
     ]
     of_epoch = {process.epoch: process for process in found}
+    doubts = {row.seq for row in open_intents(rows)}
     for row in rows:
-        if row.epoch in of_epoch:
+        if row.epoch in of_epoch and (row.status != "intent" or row.seq in doubts):
             of_epoch[row.epoch].rows.append(row)
     for process, after in zip(found, [*sorted(claims, key=lambda claim: claim.epoch)[1:], None], strict=True):
         if after is None:
@@ -165,7 +167,7 @@ def _add_up(processes: list[Process], rows: list[Checkpoint], tried_anew: set[in
     whole, rows = rows, present(rows)  # what an earlier attempt did is not recalled by this one, but what it kept
     _add_up_kept(processes, whole)
     for row in reversed(rows):
-        if row.kind not in CALLS or row.epoch not in number or row.attempts == 0:
+        if row.kind not in CALLS or row.status in OPEN or row.epoch not in number or row.attempts == 0:
             continue
         place = (row.scope, row.branch, row.name, row.key, row.n)
         instead = later.get(place)

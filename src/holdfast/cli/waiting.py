@@ -1,4 +1,4 @@
-"""What a run waits for, in words: in its timeline, while it is watched, and for those who are asked."""
+"""What a run waits for, or is in doubt of, in words: in its timeline, while it is watched, for those who are asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASK_MAX = 200
 
 
 def said_of(row: Checkpoint, limit: int) -> str | None:
-    """What a row of a wait tells; None if it is none, or an outcome like any other."""
+    """What a row tells that is no outcome, or that of a wait; None of others."""
     if row.status not in OPEN and row.kind != "signal":
         return None
     held: Any = codec.readable(row.result) if row.result is not None else None
@@ -23,8 +23,12 @@ def said_of(row: Checkpoint, limit: int) -> str | None:
 
 
 def said_of_wait(kind: str, name: str, key: str | None, status: str, held: Any, limit: int) -> str | None:
+    if status == "not_done":
+        return "it certainly has not happened"
     if not isinstance(held, dict):
         return None
+    if status == "intent":
+        return short(f"it began, and no outcome is recorded; idempotency key {held.get('key')}", limit)
     if status == "refused":
         return short(f"set aside: {held.get('why')}", limit)
     if status == "waiting":

@@ -151,11 +151,13 @@ class _Lines:
             self._print(Text.assemble("  ", (f"{sign} ", style), escaped(said_so)))
             return
         waits = said_of_wait(event.kind, event.name, event.key, event.status, event.result, 2 * self._console.width)
-        if event.status in OPEN:
+        if event.status == "intent":
+            return  # the outcome tells it, and if none comes, the end does
+        if event.status in OPEN and event.kind != "step":
             text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), waits or "")
             self._print(text)
             return
-        said = event.error if event.error is not None else event.result
+        said = event.error if event.error is not None else waits if event.status in OPEN else event.result
         room = min(self._console.width, 120) - len(text) - 4
         if said is not None and room > 0:
             text.append(f"  {short(said, room)}", "red" if event.error is not None else "dim")

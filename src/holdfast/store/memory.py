@@ -380,7 +380,10 @@ def _add_up(rows: dict[int, Checkpoint]) -> Spent:
     return Spent(
         tokens=sum(row.tokens or 0 for row in rows.values()),
         usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),
-        steps=sum(row.kind == "step" and row.attempts > 0 for row in rows.values()),
+        steps=sum(
+            row.kind == "step" and row.attempts > 0 and row.status not in ("intent", "not_done")
+            for row in rows.values()
+        ),
         saves=sum(row.kind == "save" for row in rows.values()),
         last_ms=int(max((row.started_ms + row.duration_ms for row in rows.values()), default=0)),
     )

@@ -59,7 +59,7 @@ class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a 
     key: str | None  # the call's own key, or None where ``n`` alone numbers it
     n: int  # how many calls of this name (and key) were made before in the same scope and branch
     version: str
-    status: str  # "done", "failed", "cancelled"
+    status: str  # "done", "failed", "cancelled"; of what is no outcome, see ``recall.OPEN``
     attempts: int
     started_ms: int
     duration_ms: float
@@ -171,9 +171,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """The recorded costs of a run, added up over all its rows. ``steps`` and ``saves`` count those of kind "step" and
-    "save"; a step without an attempt was kept from another version, and not executed. ``last_ms`` is when the last row
-    ended (0 if there is none)."""
+    """The recorded costs of a run, added up over its rows. ``steps`` and ``saves`` count the outcomes of kind "step"
+    and those of kind "save"; a step without an attempt was kept from another version, and not executed. ``last_ms`` is
+    when the last row ended (0 if there is none)."""
 
     tokens: int = 0
     usd: float = 0.0

@@ -157,7 +157,8 @@ ORDER BY no DESC LIMIT :limit
 
 -- name: spent
 SELECT run_no, CAST(coalesce(sum(tokens), 0) AS BIGINT), coalesce(sum(usd), 0.0),
-    sum(CASE WHEN kind = 'step' AND attempts > 0 THEN 1 ELSE 0 END), sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
+    sum(CASE WHEN kind = 'step' AND attempts > 0 AND status NOT IN ('intent', 'not_done') THEN 1 ELSE 0 END),
+    sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
 FROM holdfast.checkpoint WHERE run_no IN (:list)
 GROUP BY run_no
 

@@ -10,6 +10,7 @@ from math import inf
 from holdfast import codec
 from holdfast.failure import Failure
 from holdfast.past import BEGINS
+from holdfast.recall import OPEN
 from holdfast.store import Checkpoint, Claim, RunRow, Store
 
 from .ledger import Event, place_of
@@ -141,19 +142,26 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
     attempts: Counter[tuple[str, int]] = Counter()
     epochs: defaultdict[str, list[int]] = defaultdict(list)
     for row in rows:
-        if row.kind != "save":
+        if row.kind != "save" and row.status not in OPEN:
             attempts[place_of(row), row.epoch] += row.attempts
+    intents = Counter((place_of(row), row.epoch) for row in rows if row.status == "intent")
     for place, epoch in began:
         epochs[place].append(epoch)
+    for (place, epoch), times in began.items():
+        if any(where == place for where, _ in intents) and times > intents[place, epoch]:
+            problems.append(
+                f"{place} was executed {times} times under epoch {epoch}, with {intents[place, epoch]} intents"
+            )
     begins = [row for row in rows if row.kind == BEGINS]
     for row in rows:
-        if row.kind not in ("step", "workflow"):  # a save, or a wait: neither executes anything
+        if row.kind not in ("step", "workflow") or row.status in OPEN:  # a save, a wait, a note: none executes anything
             continue
         # Other code, in an attempt after it, may ask for something else at this place.
         until = next((each.epoch for each in begins if each.seq > row.seq), inf)
         place = place_of(row)
         told = f"{place} (seq {row.seq}, {row.status})"
-        if began[place, row.epoch] != attempts[place, row.epoch] and row.seq not in retried:
+        is_once = any(where == place for where, _ in intents)  # its outcome may have been found out outside
+        if began[place, row.epoch] != attempts[place, row.epoch] and row.seq not in retried and not is_once:
             problems.append(
                 f"{told} was recorded under epoch {row.epoch} with {attempts[place, row.epoch]} attempts, and "
                 f"executed {began[place, row.epoch]} times"

@@ -1,0 +1,151 @@
+"""``hf.resolve``: a person says what became of a step that is in doubt, and the run goes on from there."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from . import clock, codec, lease
+from .admission import was_cancelled
+from .doubt import open_intents, told_by
+from .errors import Busy, Cancelled, CodecError, HoldfastError, NotFound
+from .expected import annotation_of, article, convert, describe, text_of
+from .known import step_named
+from .logs import RunLog
+from .records import refuse_damaged
+from .store import Checkpoint, Finish, RunRow
+
+if TYPE_CHECKING:
+    from .app import Holdfast
+
+
+async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -> None:
+    """``Holdfast.resolve``; ``result`` is ``codec.MISSING`` where none was given."""
+    if isinstance(seq, bool) or not isinstance(seq, int) or seq < 1:
+        raise TypeError(f"resolve() takes as seq the number of a checkpoint, from 1, got {seq!r}")
+    if retry not in (True, False) or retry is (result is not codec.MISSING):
+        raise TypeError(
+            "resolve() takes one of result= (it took effect) and retry=True (it did not). Nothing was changed."
+        )
+    row = await home._read(home._store.get, id)
+    if row is None:
+        raise NotFound(f"{home.url}: there is no run {id!r} to resolve")
+    refuse_damaged(row)
+    _refuse_ended(row)
+    await _refuse_owned(home, row)
+    intent = find_doubt(row, await home._read(home._store.load, row.no), seq)
+    data = None if retry else encode_result(intent, result)
+    claimed = await _claimed(home, row)
+    rows = await home._read(home._store.load, row.no)
+    try:
+        intent = find_doubt(row, rows, seq)  # what its owner recorded last is known only now
+        settled = _settled(claimed, intent, rows[-1].seq + 1, data)
+        await home._journal.committed(settled, asyncio.get_running_loop())
+    finally:
+        # Workers may take it at once. The failures that are to be tried anew stay known.
+        finish = Finish(run_no=row.no, epoch=claimed.epoch, status="running", error=claimed.error)
+        await home._journal.committed(finish, asyncio.get_running_loop())
+    how = "to be executed again" if retry else "done"
+    RunLog(id).warning("checkpoint %d (%s) was resolved: %s", seq, intent.name, how)
+
+
+def find_doubt(run: RunRow, rows: list[Checkpoint], seq: int) -> Checkpoint:
+    """The intent with this number that nothing closes. Raises ``NotFound`` or ``HoldfastError``."""
+    open_ = open_intents(rows)
+    found = next((row for row in open_ if row.seq == seq), None)
+    if found is not None:
+        return found
+    doubts = ", ".join(f"{row.seq} ({row.name})" for row in open_)
+    known = f"In doubt: {doubts}." if doubts else "Nothing of it is in doubt."
+    row = next((row for row in rows if row.seq == seq), None)
+    if row is None:
+        raise NotFound(f"run {run.id!r} has no checkpoint {seq}. {known} Nothing was changed.")
+    raise HoldfastError(f"run {run.id!r}, checkpoint {seq} ({row.name}) is not in doubt. {known} Nothing was changed.")
+
+
+def result_annotation(intent: Checkpoint) -> Any:
+    """The type of the step's result: as declared where the step is known to this process, else as far as its intent
+    tells; ``codec.MISSING`` if nothing is known."""
+    definition = step_named(intent.name)
+    if definition is not None:
+        return definition.result_annotation
+    try:
+        expects = told_by(intent)[1]
+        told = None if expects is None else annotation_of(expects)
+    except (CodecError, ValueError):
+        told = None
+    return codec.MISSING if told is None else told
+
+
+def encode_result(intent: Checkpoint, value: Any) -> bytes:
+    """What a recall will give for the step. Raises ``CodecError`` if it is none of the step's type."""
+    definition, annotation = step_named(intent.name), result_annotation(intent)
+    where = f"the result of step {intent.name!r}"
+    if annotation not in (codec.MISSING, Any, object):
+        try:
+            value = convert(value, annotation)
+        except (TypeError, ValueError) as error:
+            wanted = article(text_of(describe(annotation)))
+            raise CodecError(
+                f"{where} is {wanted}, and {value!r:.200} is none: {error}. Nothing was changed."
+            ) from None
+    types = codec.Types.none if definition is None else definition.result_types
+    data = codec.encode(value, types, where, root=intent.name)
+    codec.decode(data, types, where, root=intent.name)
+    return data
+
+
+def _settled(claimed: RunRow, intent: Checkpoint, seq: int, result: bytes | None) -> Checkpoint:
+    """Its outcome, at its place; or that it has not happened."""
+    status = "not_done" if result is None else "done"
+    row = replace(
+        intent,
+        seq=seq,
+        epoch=claimed.epoch,
+        status=status,
+        started_ms=clock.now_ms(),
+        duration_ms=0.0,
+        result=result,
+        delta=None,
+    )
+    row.checksum = row.compute_checksum()
+    return row
+
+
+def _refuse_ended(row: RunRow) -> None:
+    if not row.workflow:
+        raise HoldfastError(f"{row.id!r} is a session, which has no steps. Nothing was changed.")
+    if row.status == "cancelled":
+        raise Cancelled(f"{was_cancelled(row.id)} Nothing was changed.")
+    if row.status == "done":
+        raise HoldfastError(f"run {row.id!r} is done: nothing of it is in doubt. Nothing was changed.")
+
+
+async def _refuse_owned(home: Holdfast, row: RunRow) -> None:
+    if row.owner is None or lease.is_dead(row.owner):
+        return
+    if row.owner == home.owner and row.id not in home._live:
+        return
+    if row.owner != home.owner and row.lease_until_ms <= await home._read(home._store.now_ms):
+        return
+    raise _busy(row)
+
+
+def _busy(row: RunRow) -> Busy:
+    return Busy(
+        f"run {row.id!r} is being advanced by {lease.process_of(row.owner or '')}, so what is in flight there may "
+        "still come to its end. Resolve it when the run has stopped. Nothing was changed."
+    )
+
+
+async def _claimed(home: Holdfast, row: RunRow) -> RunRow:
+    lost = None if row.owner in (None, home.owner) else "died" if lease.is_dead(row.owner or "") else "lapsed"
+    take = partial(home._store.claim, row.no, row.epoch, owner=home.owner, ttl_ms=home._lease.ttl_ms, lost=lost)
+    claimed = await home._read(take)
+    if claimed is None:  # another was faster
+        now = await home._read(home._store.get, row.id)
+        raise _busy(now if now is not None else row)
+    return claimed
