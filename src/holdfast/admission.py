@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import codec
@@ -13,6 +13,7 @@ from .errors import Cancelled, HoldfastError, Mismatch
 from .store import RunRow, as_text
 
 if TYPE_CHECKING:
+    from .app import Holdfast
     from .definition import Definition
     from .workflow import Call
 
@@ -68,24 +69,39 @@ def refuse_other_work(row: RunRow, definition: Definition, inputs: bytes) -> Non
         )
 
 
-_imported: str | None = None
+_refusal: tuple[str, Holdfast | None] | None = None  # why nothing may be started, and who is asked all the same
 
 
 @contextmanager
-def only_imported(what: str) -> Iterator[None]:
-    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
-    global _imported
-    before, _imported = _imported, what
+def _refusing(why: str, but: Holdfast | None) -> Iterator[None]:
+    global _refusal
+    before, _refusal = _refusal, (why, but)
     try:
         yield
     finally:
-        _imported = before
+        _refusal = before
 
 
-def refuse_while_imported() -> None:
-    """Raises ``HoldfastError`` if this code runs only because somebody looks for a workflow in its module."""
-    if _imported is not None:
-        raise HoldfastError(
-            f"{_imported} starts work of its own while it is imported to find a workflow in it: put what it does "
-            'as a program under `if __name__ == "__main__":`'
-        )
+def only_imported(what: str) -> AbstractContextManager[None]:
+    """While the block lasts, ``what`` is imported for the workflows in it, and may not start any work."""
+    return _refusing(
+        f"{what} starts work of its own while it is imported to find a workflow in it: put what it does "
+        'as a program under `if __name__ == "__main__":`',
+        None,
+    )
+
+
+def only_planned(id: str, home: Holdfast) -> AbstractContextManager[None]:
+    """While the block lasts, the code of run ``id`` is only planned: it may start no work but on ``home``, which writes
+    nothing."""
+    return _refusing(
+        f"run {id!r} is only planned, and its code would change another run now, by a Holdfast of its own. A workflow "
+        "reaches other runs by holdfast.current()",
+        home,
+    )
+
+
+def refuse_while_imported(home: Holdfast) -> None:
+    """Raises ``HoldfastError`` if this code runs only because somebody looks for a workflow, or what it would do."""
+    if _refusal is not None and home is not _refusal[1]:
+        raise HoldfastError(_refusal[0])

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-from . import branches, codec
+from . import branches, codec, known
 from .admission import refuse_id, refuse_while_imported
 from .background import BackgroundLoop
 from .cancelling import cancel
@@ -20,6 +20,7 @@ from .circles import refuse_circle_from_here
 from .ended import outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
+from .forks import fork
 from .journal import Journal, Standing
 from .lazy import Later, LazyCoroutine
 from .lease import Lease, owner_name
@@ -192,7 +193,7 @@ class Holdfast:
 
     def _begin(self, execution: Execution) -> None:
         self._live[execution.id] = execution
-        _workflows[execution.definition.name] = weakref.ref(execution.definition)
+        known.note(execution.definition)
         execution.launch()
 
     def _ended(self, execution: Execution) -> None:
@@ -255,7 +256,7 @@ class Holdfast:
             raise NotFound(f"{self.url}: there is no run {id!r}")
         refuse_damaged(row)
         spent = await self._read(self._store.spent, [row.no])
-        return run_of(row, spent[row.no], _result_types(row.workflow), lambda: outcome_of(self, id))
+        return run_of(row, spent[row.no], known.result_types(row.workflow), lambda: outcome_of(self, id))
 
     async def runs(
         self,
@@ -275,7 +276,7 @@ class Holdfast:
         rows = await self._read(lambda: self._store.runs(status=status, workflow=workflow, limit=limit, after=no))
         spent = await self._read(self._store.spent, [row.no for row in rows])
         return [
-            run_of(row, spent[row.no], _result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
+            run_of(row, spent[row.no], known.result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
             for row in rows
         ]
 
@@ -306,6 +307,13 @@ class Holdfast:
         """
         await send(self, id, name, value, key)
 
+    async def fork(self, id: str, *, at: int, new_id: str, state: Mapping[str, Any] | None = None) -> Run:
+        """A new run that shares the history of another one up to checkpoint ``at`` (0: none) and goes its own way from
+        there: ``hf.run(call, id=new_id)``, or a worker, since it is ``queued``. ``state``: another initial state.
+        Raises ``NotFound``, ``Mismatch`` if the new id is taken, ``ValueError`` if there is no such checkpoint."""
+        await fork(self, id, at, new_id, state)
+        return await self.get(new_id)
+
     async def resolve(self, id: str, seq: int, *, result: Any = codec.MISSING, retry: bool = False) -> None:
         """Say what became of a step that is in doubt, the one of checkpoint ``seq`` (``InDoubt.seq``): it took effect
         and would have returned ``result``; or ``retry=True``, it certainly did not and may be executed again.
@@ -327,7 +335,7 @@ class Holdfast:
         if self._closed or (for_more and self._closing):
             raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
         if for_more:
-            refuse_while_imported()
+            refuse_while_imported(self)
 
     @property
     def _journal(self) -> Journal:
@@ -433,13 +441,6 @@ class Holdfast:
 
 
 _all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
-_workflows: dict[str, weakref.ref[Any]] = {}
-
-
-def _result_types(workflow: str) -> codec.Types:
-    known = _workflows.get(workflow)
-    definition = known() if known is not None else None
-    return codec.Types.none if definition is None else definition.result_types
 
 
 def _shut(journal: Journal, store: Store) -> None:

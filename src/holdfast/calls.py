@@ -148,6 +148,8 @@ async def perform(call: Invocation, execute: Execute) -> Any:
         elif source is not None:
             await kept(call, row, source)
             return _answer(call, row)
+    if run.rehearsal is not None and definition.kind == "step":
+        await run.rehearsal.rest(frame, _row_of(call, inputs, digest))
     if clock.monotonic() > run.lease_deadline:
         await run.confirm_lease()
         run.check()

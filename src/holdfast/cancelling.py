@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .admission import was_cancelled
+from .admission import refuse_while_imported, was_cancelled
 from .errors import NotFound
 from .logs import RunLog
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 async def cancel(home: Holdfast, id: str) -> None:
     """``Holdfast.cancel``: in the store, and at once where it is live in this process."""
+    refuse_while_imported(home)
     row = await home._read(home._store.cancel, id)
     if row is None:
         raise NotFound(f"{home.url}: there is no run {id!r} to cancel")

@@ -83,7 +83,7 @@ def _kind_asked(row: Checkpoint, asked: Asked) -> str:
 
 def _differences(row: Checkpoint, asked: Asked) -> Iterator[str]:
     """One line for each thing that differs between the recorded inputs and those of now."""
-    recorded, now = _readable(row.kind, row.inputs or b""), _readable(row.kind, asked.inputs)
+    recorded, now = readable_inputs(row.kind, row.inputs or b""), readable_inputs(row.kind, asked.inputs)
     if not row.inputs:
         found = ["nothing of the recorded inputs is kept to be read"]
     elif isinstance(recorded, dict) and isinstance(now, dict):
@@ -100,7 +100,7 @@ def _differences(row: Checkpoint, asked: Asked) -> Iterator[str]:
         )
 
 
-def _readable(kind: str, inputs: bytes) -> Any:
+def readable_inputs(kind: str, inputs: bytes) -> Any:
     """The arguments of a child run stand beside the name of its workflow, as bytes of their own."""
     plain = codec.readable(inputs)
     if kind == "run" and isinstance(plain, dict):

@@ -28,7 +28,7 @@ from .errors import (
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
-from .records import count, what_is_waited_for
+from .records import count, named, what_is_waited_for
 from .run import LiveRun
 from .store import Checkpoint, Finish, Revision, RunRow
 from .versions import refuse_other_version
@@ -260,7 +260,8 @@ class Execution:
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
         if before is None or before.status == "queued":
-            self.log.info("started %s", self.definition.name)
+            fork = f", a fork with {found}" if claimed.row.origin is not None else ""
+            self.log.info("started %s%s", self.definition.name, fork)
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
             process = lease.process_of(before.owner)
@@ -378,8 +379,9 @@ class Execution:
                 finish.result = codec.encode(value, self.definition.result_types, where)
             except CodecError as unfit:
                 error = unfit
+        unclaimed = run.records.unclaimed if error is None else []
         try:
-            run.record_leftovers()
+            run.record_leftovers(unclaimed)
         except CodecError as unfit:
             error = error or unfit
         if error is not None:
@@ -389,9 +391,8 @@ class Execution:
             await self._committed(finish)
         except (Fenced, StoreError, CodecError) as refused:
             return await self._stopped(run, run.stop.error if run.stop else refused)
-        unclaimed = len(run.records.unclaimed)
         if unclaimed:
-            self.log.warning("never asked for again, the code has changed: %s", count(unclaimed, "recorded step"))
+            self.log.warning("the code takes another way now, never asked for again: %s", named(unclaimed))
         self.log.info("%s; steps: %d executed, %d recalled%s", finish.status, run.executed, run.recalled, kept_by(run))
         if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
             told = Failure.of_step(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from typing import Any
 
 from . import codec
@@ -11,6 +12,20 @@ from .definition import PYTHON, Definition
 from .errors import Mismatch
 from .store import Code, RunRow, as_text
 from .workflow import Call, Workflow, marked, marked_steps
+
+_begun: dict[str, weakref.ref[Definition]] = {}  # of the runs of this process, by name
+
+
+def note(definition: Definition) -> None:
+    """A run of it begins here."""
+    _begun[definition.name] = weakref.ref(definition)
+
+
+def result_types(workflow: str) -> codec.Types:
+    """With which the results of its runs are read: none, if no run of it has begun in this process."""
+    found = _begun.get(workflow)
+    definition = found() if found is not None else None
+    return codec.Types.none if definition is None else definition.result_types
 
 
 def names() -> set[str]:

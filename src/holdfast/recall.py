@@ -195,9 +195,32 @@ class Records:
         """The rows that no call has been answered with yet."""
         return [row for row in self.rows if row.seq not in self._claimed]
 
+    def left_over(self, *, is_over: bool) -> tuple[list[Checkpoint], list[Checkpoint]]:
+        """(records that the program has passed without asking for them, those it has not come to yet). It has passed
+        all of them when it is over, and else those before the last one that the same code, or the code that began its
+        task, has asked for."""
+        if is_over:
+            return self.unclaimed, []
+        last: dict[tuple[str, str], int] = {}
+        for row in self._at.values():
+            if row.seq in self._claimed:
+                last[row.scope, row.branch] = max(row.seq, last.get((row.scope, row.branch), 0))
+        passed: list[Checkpoint] = []
+        ahead: list[Checkpoint] = []
+        for row in reversed(self._expected()):
+            if row.seq not in self._claimed:
+                reached = max(last.get((row.scope, branch), 0) for branch in ["", *enclosing(row.branch, "/")])
+                (passed if reached > row.seq else ahead).append(row)
+        return passed, ahead
+
     @property
     def unclaimed(self) -> list[Checkpoint]:
-        return [row for row in self._at.values() if row.seq not in self._claimed and not row.scope]
+        """The outcomes recorded before this process that the program has not asked for, in the order of ``seq``; not
+        those inside a call that was finished then."""
+        recorded = [row for row in self._at.values() if row.seq <= self._recorded_until]
+        closed = {scope_of(row.scope, row.branch, row.name, row.key, row.n) for row in recorded}
+        left = [row for row in recorded if row.seq not in self._claimed and closed.isdisjoint(enclosing(row.scope))]
+        return sorted(left, key=lambda row: row.seq)
 
 
 def blank_row(run_no: int, epoch: int, *, kind: str) -> Checkpoint:
@@ -237,10 +260,10 @@ def scope_of(scope: str, branch: str, name: str, key: str | None, n: int) -> str
     return f"{scope} > {here}" if scope else here
 
 
-def enclosing(scope: str) -> list[str]:
-    """``scope`` and all that it is inside of, outermost first."""
-    parts = scope.split(" > ")
-    return [" > ".join(parts[: k + 1]) for k in range(len(parts))]
+def enclosing(scope: str, sign: str = " > ") -> list[str]:
+    """``scope`` (or, with "/", a branch) and all that it is inside of, outermost first."""
+    parts = scope.split(sign)
+    return [sign.join(parts[: k + 1]) for k in range(len(parts))]
 
 
 def _fits(row: Checkpoint, versions: Collection[str], fingerprint: bytes) -> bool:

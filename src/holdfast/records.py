@@ -35,7 +35,8 @@ class Run:
     ``result`` is the workflow's result, with its exact types where the workflow is known to this process, else as
     plain data.
     ``waits`` is what it waits for (status "waiting"), ``waiting_for`` the same as text.
-    ``error`` says what ended (or parked) the run. ``deaths`` counts processes that died owning it. Times are in UTC.
+    ``error`` says what ended (or parked) the run. ``forked_from`` is the run whose history a fork begins with, and the
+    last checkpoint they share. ``deaths`` counts processes that died owning it. Times are in UTC.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Run:
     owner: str | None
     module: str
     file: str
+    forked_from: tuple[str, int] | None = None
     state: dict[str, Any] | None = None
     _wait: Callable[[], Awaitable[Any]] | None = field(default=None, repr=False, compare=False)
 
@@ -208,6 +210,7 @@ def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awa
         owner=row.owner,
         module=row.module,
         file=row.file,
+        forked_from=origin_of(row),
         _wait=wait,
     )
 
@@ -247,6 +250,37 @@ def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
     except (CodecError, TypeError, LookupError, ValueError, OverflowError):
         RunLog(id).warning("what it waits for cannot be read: %r", told[:100])
         return (), 0
+
+
+_UNCLAIMED_MAX = 1000  # numbers that are kept
+
+
+def encode_unclaimed(rows: list[CheckpointRow]) -> bytes:
+    """What the last row of a run holds if the program came to its end without asking for these."""
+    seqs = [row.seq for row in rows[:_UNCLAIMED_MAX]]
+    return codec.encode({"unclaimed": seqs, "count": len(rows)}, codec.Types.none, "what was not asked for")
+
+
+def named(rows: list[CheckpointRow]) -> str:
+    """``2 checkpoints: 3 (fetch), 5 (parse)``; of many the first few."""
+    some = ", ".join(f"{row.seq} ({row.name})" for row in rows[:3])
+    return f"{count(len(rows), 'checkpoint')}: {some}{', …' if len(rows) > 3 else ''}"
+
+
+def unclaimed_in(rows: list[CheckpointRow]) -> tuple[list[int], int]:
+    """(the numbers of the checkpoints that a finished run did not ask for when it was resumed last, how many there
+    are). No record holds them but that of the process that finished it: to ask for a checkpoint leaves no trace."""
+    last = rows[-1] if rows else None
+    if last is None or last.kind != "save" or last.result is None or last.checksum != last.compute_checksum():
+        return [], 0
+    told: Any = codec.readable(last.result)
+    return told["unclaimed"], told["count"]
+
+
+def origin_of(row: RunRow) -> tuple[str, int] | None:
+    """(the run that this one is a fork of, the last checkpoint they share); None if it is none."""
+    told: Any = codec.readable(row.origin) if row.origin is not None and row.is_intact else None
+    return None if told is None else (told["id"], told["at"])
 
 
 def times_resumed(row: RunRow) -> int:

@@ -19,7 +19,7 @@ from .news import Bulletin, Told
 from .past import present
 from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
-from .records import first_damage
+from .records import encode_unclaimed, first_damage
 from .salvage import Pool, Sought
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
@@ -27,6 +27,7 @@ from .waits import Waits
 
 if TYPE_CHECKING:
     from .branches import Frame
+    from .rehearsal import Rehearsal
 
 _CALLS = frozenset({"step", "workflow"})
 _REFUSALS_MAX = 100
@@ -104,6 +105,7 @@ class LiveRun:
         self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
+        self.rehearsal: Rehearsal | None = None  # where a plan rests instead of executing
         self.quiet: Callable[[], None] | None = None
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
 
@@ -402,13 +404,14 @@ class LiveRun:
 
         self._submit(row, told)
 
-    def record_leftovers(self) -> None:
-        """What the body changed since the last row, before the run ends."""
+    def record_leftovers(self, unclaimed: list[Checkpoint]) -> None:
+        """Before the run ends: what the body changed since the last row, and which records it never asked for."""
         body = self.view.carry(self.delivered)
-        if not body:
+        if not body and not unclaimed:
             return
         row = blank_row(self.no, self.epoch, kind="save")
-        row.delta = encode_change(Change(body=body, after=self.delivered), "the state")
+        row.delta = encode_change(Change(body=body, after=self.delivered), "the state") if body else None
+        row.result = encode_unclaimed(unclaimed) if unclaimed else None
         self._number(row)
         self._submit(row, lambda _, error: None)
 

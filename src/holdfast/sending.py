@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .admission import was_cancelled
+from .admission import refuse_while_imported, was_cancelled
 from .errors import Cancelled, CodecError, HoldfastError, NotFound
 from .expected import Description, annotation_of, article, convert, encode_value, text_of
 from .records import refuse_damaged, waits_told_in
@@ -22,6 +22,7 @@ async def send(home: Holdfast, id: str, name: str, value: Any, key: str | None) 
         if text is not None and (not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= _NAME_MAX):
             raise TypeError(f"send() takes as {what} a str of 1 to {_NAME_MAX} characters on one line, got {text!r}")
     data = encode_value(value, f"the signal {name!r}")
+    refuse_while_imported(home)
     row = await home._read(home._store.get, id)
     if row is not None and row.workflow:
         refuse_damaged(row)

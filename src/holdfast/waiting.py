@@ -224,6 +224,8 @@ class WaitCall(LazyCoroutine[R_co]):
             await run.hold()
         begun, row = run.begun(frame, self.name, self.key, self.n, "", self.inputs, self.digest), self._row()
         earlier = None if begun is not None or run.pool is None else run.pool.begun(self._sought)
+        if run.rehearsal is not None:
+            await run.rehearsal.rest(frame, row)
         wait = run.waits.begin(frame, row, begun, earlier, seconds=self._seconds, ask=self.ask, expected=self.expected)
         wait.child, began = self.child, clock.monotonic()
         if run.observer is not None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import resting
 from .branches import Frame
+
+if TYPE_CHECKING:
+    from .run import LiveRun
 
 _OURS = f"{Path(__file__).parent}{os.sep}"
 _LIBRARY = f"{Path(os.__file__).parent}{os.sep}"
@@ -46,6 +50,21 @@ def line_of(frame: Frame) -> Line | None:
     """The innermost line of the program from which the call of ``frame`` that is now looked at was made, or is now
     awaited. None where no code of the program can be seen."""
     return _line_in(_running(frame)) or _line_in(_paused(frame.task))
+
+
+def lines_of(run: LiveRun, thread: int) -> Iterator[Line]:
+    """The lines of the program that a run is at, looked at from outside; ``thread`` is that of its loop."""
+    running = _line_in(_outwards(sys._current_frames().get(thread), None))
+    if running is not None:
+        yield running
+    for task in list(run.members):
+        if (paused := _line_in(_frames_of(task))) is not None:
+            yield paused
+    for each in threading.enumerate():
+        if each.name == f"holdfast-{run.id}" and (
+            line := _line_in(_outwards(sys._current_frames().get(each.ident or 0), None))
+        ):
+            yield line
 
 
 def _line_in(frames: Iterator[FrameType]) -> Line | None:
@@ -83,8 +102,12 @@ def _outwards(innermost: FrameType | None, outermost: FrameType | None) -> Itera
 
 
 def _paused(task: asyncio.Task[object] | None) -> Iterator[FrameType]:
-    if task is None or task is asyncio.current_task():
-        return
+    if task is not None and task is not asyncio.current_task():
+        yield from _frames_of(task)
+
+
+def _frames_of(task: asyncio.Task[object]) -> Iterator[FrameType]:
+    """Innermost first, of a task that pauses."""
     for coro in reversed(list(resting.awaited_by(task.get_coro()))):
         if (paused := resting.frame_of(coro)) is not None:
             yield paused

@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seen = ""  # what the last block of commands printed
-        self.blocks = {"python": 0, "sh": 0, "text": 0}
+        self.blocks = {"python": 0, "sh": 0, "text": 0, "yaml": 0}
         self.saved: list[str] = []
         self.typed: list[str] = []
         self.notebook: Notebook | None = None
@@ -69,6 +69,15 @@ class Reader:
             if words:
                 self.typed.append(command)
                 self._type(words, comment)
+
+    def take_steps(self, example: Example) -> None:
+        """Of a block of YAML, the steps of a CI job that are commands of holdfast are typed."""
+        self.blocks["yaml"] += 1
+        steps = re.findall(r"^ *(?:- )?run: (holdfast .+)$", example.parsed, re.MULTILINE)
+        assert steps, "a block of YAML of which nothing is executed"
+        for command in steps:
+            self.typed.append(command)
+            self._type(command.split(), "")
 
     def _type(self, words: list[str], comment: str) -> None:
         """``2>&1``, ``2> FILE`` and ``&`` as in a shell; ``# kill -9 at "…"`` and ``# Ctrl-C at "…"`` are done when
@@ -217,6 +226,7 @@ def read(page: Path, reader: Reader) -> Document:
             CodeBlockParser("python", reader.save_file),
             CodeBlockParser("sh", reader.type_commands),
             CodeBlockParser("text", reader.compare_output),
+            CodeBlockParser("yaml", reader.take_steps),
             SkipParser(),
         ]
     ).parse(page)

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from holdfast.store import Batch, Finish, Store, open_store
 from holdfast.testing.store_suite import Clock, checkpoint, run_row
@@ -93,6 +94,24 @@ class Histories(RuleBasedStateMachine):
         return True
 
     @precondition(lambda self: self.runs)
+    @rule(data=st.data(), id=st.sampled_from(IDS), at=st.integers(0, 6))
+    def fork(self, data: st.DataObject, id: str, at: int) -> None:
+        source = data.draw(st.sampled_from(sorted(self.runs)))
+        row = self.store.fork(self.runs[source]["no"], at, run_row(id, owner=None, status="queued", epoch=0))
+        assert (row is None) == (id in self.runs)
+        if row is not None:
+            self.runs[id] = {
+                "no": row.no, "status": "queued", "owner": None, "epoch": 0, "deaths": 0, "result": None,
+                "lease_until_ms": 0, "created_ms": self.clock.now, "updated_ms": self.clock.now,
+            }  # fmt: skip
+            kept = {seq: each for seq, each in self.rows[source].items() if seq <= at}
+            last = max((each.epoch for each in kept.values()), default=0)
+            self.rows[id] = {seq: replace(each, run_no=row.no, epoch=each.epoch - last) for seq, each in kept.items()}
+            for each in self.rows[id].values():
+                each.checksum = each.compute_checksum()
+            self.claims[id] = []
+
+    @precondition(lambda self: self.runs)
     @rule(
         data=st.data(),
         step=st.sampled_from([0, 0, 0, -1]),
@@ -144,7 +163,7 @@ class Histories(RuleBasedStateMachine):
             assert {name: getattr(row, name) for name in self.runs[row.id]} == self.runs[row.id]
             assert self.store.load(row.no) == [self.rows[row.id][seq] for seq in sorted(self.rows[row.id])]
             assert [(c.epoch, c.owner) for c in self.store.claims(row.no)] == self.claims[row.id]
-            assert self.store.spent([row.no])[row.no].steps == len(self.rows[row.id])
+            assert self.store.spent([row.no])[row.no].steps == sum(r.epoch > 0 for r in self.rows[row.id].values())
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])

@@ -64,6 +64,21 @@ def count(text: str) -> int:
     return len(text.split())
 
 
+async def is_paid(cents: int) -> str | holdfast.NotDone:
+    return holdfast.NOT_DONE if cents else assert_type(holdfast.idempotency_key(), str)
+
+
+@step(once=True, verify=is_paid, not_done=(OSError, ValueError), attempts=2)
+async def pay(cents: int) -> str:
+    return str(cents)
+
+
+async def paying(hf: Holdfast) -> None:
+    assert_type(await pay(1), str)
+    assert_type(await hf.resolve("x", 3, result="T-1"), None)
+    await hf.resolve("x", 3, retry=True)
+
+
 @step(attempts=2, retry_on=OSError)
 def load(path: str, *, binary: bool = False) -> dict[str, Page]:
     return {}

@@ -98,8 +98,12 @@ async def results(hf: holdfast.Holdfast) -> None:
     print(number, text, pages)
 
 
-@step(once=True)  # wrong: no such option yet
+@step(once="yes")  # wrong: a bool
 async def pay() -> None: ...
+
+
+@step(once=True, not_done=KeyboardInterrupt)  # wrong: no Exception
+async def pay_once() -> None: ...
 
 
 @step(attempt=3)  # wrong: attempts

@@ -23,6 +23,7 @@ _COMMANDS = {
     "list": "holdfast.cli.looking",
     "show": "holdfast.cli.showing",
     "watch": "holdfast.cli.watching",
+    "plan": "holdfast.cli.planning",
     "cancel": "holdfast.cli.ending",
     "send": "holdfast.cli.sending",
     "resolve": "holdfast.cli.resolving",

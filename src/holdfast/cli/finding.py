@@ -55,7 +55,7 @@ def module_named(where: str) -> ModuleType:
 def has_workflows(module: ModuleType) -> bool:
     """Whether it marks or imports any, or is a package of modules that do."""
     places = [place_of(workflow)[0] for workflow in marked_here()]
-    return bool(_workflows(module)) or any(f"{place}.".startswith(f"{module.__name__}.") for place in places)
+    return bool(workflows_in(module)) or any(f"{place}.".startswith(f"{module.__name__}.") for place in places)
 
 
 def workflow_of_run(row: RunRow) -> Workflow:
@@ -228,7 +228,7 @@ def _what_is_there(module: ModuleType, where: str, name: str) -> str:
     else:
         kind = "class" if isinstance(found, type) else f"value of type {type(found).__name__}"
         what = f"{name!r} in {where} is a {kind}, not a workflow"
-    known = sorted(definition_of(each).name for each in _workflows(module))
+    known = sorted(definition_of(each).name for each in workflows_in(module))
     if not known:
         return f"{what}. {where} has no workflow at all; mark one with @workflow."
     near = difflib.get_close_matches(name, known, n=1)
@@ -239,13 +239,13 @@ def _what_is_there(module: ModuleType, where: str, name: str) -> str:
 # -- workflows in a module ---------------------------------------------------------------------------------
 
 
-def _workflows(module: ModuleType) -> list[Workflow]:
+def workflows_in(module: ModuleType) -> list[Workflow]:
     return [each for each in vars(module).values() if isinstance(each, (AsyncWorkflow, PlainWorkflow))]
 
 
 def _find(module: ModuleType, name: str) -> Workflow | None:
     """By the name it is recorded under, else by the name it has in the module."""
-    for each in _workflows(module):
+    for each in workflows_in(module):
         if definition_of(each).name == name:
             return each
     found: Any = module

@@ -35,11 +35,12 @@ from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
 from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN
-from holdfast.records import count, waits_of
+from holdfast.records import count, origin_of, unclaimed_in, waits_of
 from holdfast.state import replay
 from holdfast.store import Checkpoint, RunRow
 
 LABEL = 11  # columns
+_NAMED_MAX = 5
 
 
 class Shown:
@@ -116,6 +117,8 @@ def _header(shown: Shown) -> dict[str, Any]:
         "file": row.file,
         "python": row.python,
         "schema_version": row.schema_version,
+        "forked_from": origin_of(row),
+        "unclaimed": unclaimed_in(shown.rows)[0],
         "spent": {"tokens": shown.spent.tokens, "usd": shown.spent.usd},
         "not_spent_again": saved._asdict(),
         "arguments": codec.readable(row.inputs) if row.inputs else {},
@@ -186,6 +189,8 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
         ("owner", header["owner"]),
         *(("waits for" if k == 0 else "", in_words(wait, shown.now_ms)) for k, wait in enumerate(waits)),
         ("", f"and {count(more, 'more wait')}" if more else ""),
+        ("forked", _origin(row)),
+        ("unclaimed", _unclaimed(shown.rows)),
         ("from", escaped(f"{row.module}  {row.file}") if row.module else ""),
         ("arguments", fields(header["arguments"], 3 * room)),
         ("state", fields(header["state"], 3 * room)),
@@ -222,12 +227,28 @@ def _queue(shown: Shown) -> str:
     return f"{escaped(row.queue)}{priority}, {due}"
 
 
+def _origin(row: RunRow) -> str:
+    origin = origin_of(row)
+    return f"from {escaped(origin[0])}, whose first {count(origin[1], 'checkpoint')} it shares" if origin else ""
+
+
+def _unclaimed(rows: list[Checkpoint]) -> str:
+    seqs, number = unclaimed_in(rows)
+    if not number:
+        return ""
+    names = {row.seq: name_of(row) for row in rows}
+    named = ", ".join(f"{seq} {escaped(names[seq])}" for seq in seqs[:_NAMED_MAX])
+    more = f" and {number - _NAMED_MAX:,} more" if number > _NAMED_MAX else ""
+    return f"{count(number, 'checkpoint')} the code did not ask for again when it came to its end: {named}{more}"
+
+
 def _deaths(row: RunRow) -> str:
     return f", {count(row.deaths, 'process')} died" if row.deaths else ""
 
 
 def _costs(shown: Shown) -> str:
-    worked = sum(row.duration_ms for row in shown.rows if not row.scope and row.kind in CALLS and row.attempts) / 1000
+    own = [row for row in shown.rows if row.kind in CALLS and row.attempts and row.epoch > 0 and not row.scope]
+    worked = sum(row.duration_ms for row in own) / 1000
     parts = [f"{seconds(worked)} in steps"] if shown.entry["steps"] else []
     if shown.spent.tokens:
         parts.append(count(shown.spent.tokens, "token"))
@@ -337,6 +358,7 @@ def _why(shown: Shown, row: Checkpoint) -> list[str]:
     after = [each for each in same if each.seq > row.seq]
     anew = shown.failure is not None and row.seq in shown.failure.seqs
     around = stands_for(row, shown.rows)
+    unclaimed = unclaimed_in(shown.rows)[0]
     said: list[str] = []
     for process in shown.processes:
         who = process_of(process.owner)
@@ -353,6 +375,8 @@ def _why(shown: Shown, row: Checkpoint) -> list[str]:
             said.append(f"to be run again by {who}: a failure that ended the run is tried anew")
         elif not process.saved.steps and not process.rows:
             said.append(f"{who} ended before it was certain to have come here")
+        elif row.seq in unclaimed and process is shown.processes[-1]:
+            said.append(f"not asked for by {who}: the code takes another way now")
         elif around is not None:
             said.append(f"not asked for by {who}: {name_of(around)} (checkpoint {around.seq}) around it is finished")
         else:

@@ -24,6 +24,7 @@ from holdfast.store.protocol import (
     Taken,
     end_checksum,
     revised,
+    shared,
 )
 from holdfast.store.settling import by_run
 
@@ -142,6 +143,17 @@ class MemoryStore:
             run.wakes += 1
             if run.owner is None and run.status == "waiting":
                 run.due_ms = 0
+
+    def fork(self, run_no: int, at: int, new: RunRow) -> RunRow | None:
+        with self._data.lock:
+            if new.id in self._data.numbers:
+                return None
+            self._touch()
+            row = self._create(new)
+            rows = [each for each in self.load(run_no) if each.seq <= at]
+            last = max((each.epoch for each in rows), default=0)
+            self._data.checkpoints[row.no] = {each.seq: shared(each, row.no, last) for each in rows}
+            return row
 
     def get(self, id: str) -> RunRow | None:
         with self._data.lock:
@@ -376,7 +388,8 @@ def _is_done(run: RunRow, finish: Finish) -> bool:
     return (run.status, run.result, run.error) == (finish.status, finish.result, finish.error)
 
 
-def _add_up(rows: dict[int, Checkpoint]) -> Spent:
+def _add_up(kept: dict[int, Checkpoint]) -> Spent:
+    rows = {seq: row for seq, row in kept.items() if row.epoch > 0}
     return Spent(
         tokens=sum(row.tokens or 0 for row in rows.values()),
         usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),

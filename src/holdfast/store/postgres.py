@@ -16,6 +16,7 @@ from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, postgres_schema
+from holdfast.store.copying import copy_rows
 from holdfast.store.owners import row_of_revision, run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
@@ -143,6 +144,20 @@ class PostgresStore(Reading):
         if woken:
             t.ask("notify", {"channel": self._channel})
         return Committed(created=created, fenced=left.fenced)
+
+    def fork(self, run_no: int, at: int, new: RunRow) -> RunRow | None:
+        def copied(t: Transaction) -> RunRow | None:
+            created: dict[str, RunRow] = {}
+            self._at_once(t, Batch(creates=[new]), created)
+            row = created.get(new.id)
+            if row is not None:
+                copy_rows(t, run_no, at, row.no)
+            return row
+
+        def stands(t: Transaction, row: RunRow | None) -> bool:
+            return row is not None and bool(t.ask("run_of_no", {"no": row.no}))
+
+        return self._transact(copied, stands)
 
     # -- owners --------------------------------------------------------------------------------------------
 

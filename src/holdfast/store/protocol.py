@@ -137,11 +137,12 @@ class RunRow(msgspec.Struct, kw_only=True):
     checksum: int = 0
     end_checksum: int = 0
     schema_version: int = 0  # of the shape of its state, as its code counts; 0 where that does not count
+    origin: bytes | None = None  # of a fork: which run its first rows are of, and up to where
 
     def compute_checksum(self) -> int:
         """CRC-32 over what a run is created with, and a revision changes."""
         given = (self.id, self.workflow, self.version, self.python, self.module, self.file, self.schema_version)
-        return zlib.crc32(_ENCODE((*given, self.inputs, self.fingerprint, self.state, self.seed)))
+        return zlib.crc32(_ENCODE((*given, self.inputs, self.fingerprint, self.state, self.seed, self.origin)))
 
     @property
     def is_intact(self) -> bool:
@@ -171,9 +172,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """The recorded costs of a run, added up over its rows. ``steps`` and ``saves`` count the outcomes of kind "step"
-    and those of kind "save"; a step without an attempt was kept from another version, and not executed. ``last_ms`` is
-    when the last row ended (0 if there is none)."""
+    """The recorded costs of a run, added up over the rows of its own epochs, those from 1. ``steps`` and ``saves``
+    count the outcomes of kind "step" and those of kind "save"; a step without an attempt was kept from another version,
+    and not executed. ``last_ms`` is when the last row ended (0 if there is none)."""
 
     tokens: int = 0
     usd: float = 0.0
@@ -225,6 +226,14 @@ def revised(run: RunRow, revision: Revision) -> RunRow:
     """The run's row as a revision leaves it."""
     fields = ("version", "python", "module", "file", "schema_version", "state", "checksum")
     return replace(run, **{name: getattr(revision, name) for name in fields})
+
+
+def shared(row: Checkpoint, run_no: int, last_epoch: int) -> Checkpoint:
+    """A checkpoint as the fork of its run has it, whose own epochs count from 1: so these count down from 0. A row that
+    was damaged is so in the fork too."""
+    copy = replace(row, run_no=run_no, epoch=row.epoch - last_epoch)
+    copy.checksum = copy.compute_checksum() ^ row.compute_checksum() ^ row.checksum
+    return copy
 
 
 class Signal(msgspec.Struct, kw_only=True):
@@ -332,6 +341,12 @@ class Store(Protocol):
 
     def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
         """The checkpoints with ``seq > after`` in order of ``seq``, unchecked: who uses one checks it."""
+        ...
+
+    def fork(self, run_no: int, at: int, new: RunRow) -> RunRow | None:
+        """Create ``new``, which nobody owns, and let it begin with the checkpoints of another run up to ``at`` (see
+        ``shared``), in one transaction. The row as it was created; None if its id is taken, and then nothing is
+        written."""
         ...
 
     def claims(self, run_no: int) -> list[Claim]: ...

@@ -38,9 +38,9 @@ SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORD
 SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORDER BY no FOR NO KEY UPDATE
 
 -- name: create
--- rows: text text text text text text bytea bytea bytea bytea text int8 int8 text bytea bytea int8 text int8 int8 int8 int8 int8 int8 bytea bytea int8 int8 int8
+-- rows: text text text text text text bytea bytea bytea bytea text int8 int8 text bytea bytea int8 text int8 int8 int8 int8 int8 int8 bytea bytea int8 int8 int8 bytea
 INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version)
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin)
 SELECT v.* FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 ON CONFLICT (id) DO NOTHING
@@ -50,12 +50,12 @@ RETURNING no, id
 -- A row holds how long its lease (column20) and its delay (column23) are; the time is the database's.
 -- rows: as create
 INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version)
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin)
 SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10,
     v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18, v.column19,
     CASE WHEN v.column18 IS NULL THEN 0 ELSE :now_ms + v.column20 END, :now_ms, :now_ms,
     CASE WHEN v.column23 = 0 THEN 0 ELSE :now_ms + v.column23 END, v.column24, v.column25, v.column26, v.column27, v.column28,
-    v.column29
+    v.column29, v.column30
 FROM (VALUES :rows) AS v
 ON CONFLICT (id) DO NOTHING
 RETURNING no, id, owner, epoch, lease_until_ms, created_ms, due_ms
@@ -112,10 +112,27 @@ SELECT checksum FROM holdfast.checkpoint WHERE run_no = :run_no AND seq = :seq
 SELECT run_no, seq, checksum FROM holdfast.checkpoint
 WHERE (run_no, seq) IN (SELECT * FROM unnest(CAST(:run_nos AS BIGINT[]), CAST(:seqs AS BIGINT[])))
 
+-- name: last_epoch
+SELECT coalesce(max(epoch), 0) FROM holdfast.checkpoint WHERE run_no = :run_no AND seq <= :until
+
+-- name: load_part
+SELECT run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
+    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum
+FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after AND seq <= :until
+ORDER BY seq LIMIT :limit
+
+-- name: copy
+-- Into a run that the same transaction has created, so there is no fence.
+-- rows: as append
+INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
+    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+SELECT v.* FROM (VALUES :rows) AS v
+WHERE v.column1 IS NOT NULL
+
 -- name: lock_runs/postgres
 -- Whole and in the one order: for what is settled, and what must not be looked at while another changes it.
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 FROM holdfast.run WHERE no IN (:list) ORDER BY no FOR NO KEY UPDATE
 
 -- name: lock_id/postgres
@@ -133,33 +150,34 @@ ORDER BY no FOR NO KEY UPDATE
 
 -- name: run_of_no
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 FROM holdfast.run WHERE no = :no
 
 -- name: run_of_id
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 FROM holdfast.run WHERE id = :id
 
 -- name: runs
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 FROM holdfast.run
 WHERE no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: runs_of_status
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 FROM holdfast.run
 WHERE status = :status AND no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: spent
+-- Rows of an epoch below 1 are those of the run that it is a fork of, which paid for them.
 SELECT run_no, CAST(coalesce(sum(tokens), 0) AS BIGINT), coalesce(sum(usd), 0.0),
     sum(CASE WHEN kind = 'step' AND attempts > 0 AND status NOT IN ('intent', 'not_done') THEN 1 ELSE 0 END),
     sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
-FROM holdfast.checkpoint WHERE run_no IN (:list)
+FROM holdfast.checkpoint WHERE run_no IN (:list) AND epoch > 0
 GROUP BY run_no
 
 -- name: load
@@ -183,7 +201,7 @@ UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', d
     lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 
 -- name: due
 -- What nobody owns is found by one of two indices: what is due at once, and what has a time.
@@ -205,7 +223,7 @@ ORDER BY priority DESC, no LIMIT :limit
 -- of the transaction. The runs as they were found, how the owner of each was lost, and what has become of them.
 WITH found AS (
 SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, lost
+    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin, lost
 FROM (
     SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
         WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting')
@@ -237,7 +255,7 @@ ORDER BY priority DESC, no LIMIT :limit
 )
 SELECT f.no, f.id, f.workflow, f.version, f.python, f.module, f.file, f.inputs, f.fingerprint, f.state, f.seed, f.queue, f.priority, f.parent_no,
     f.status, f.result, f.error, f.deaths, f.owner, f.epoch, f.lease_until_ms, f.created_ms, f.updated_ms, f.due_ms, f.wakes, f.waiting, f.doing,
-    f.checksum, f.end_checksum, f.schema_version,
+    f.checksum, f.end_checksum, f.schema_version, f.origin,
     f.lost, t.epoch, t.deaths, t.lease_until_ms, t.updated_ms
 FROM found AS f JOIN taken AS t ON t.no = f.no
 ORDER BY f.priority DESC, f.no

@@ -14,6 +14,7 @@ import apsw
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
 from holdfast.store import forking, owners, sqlite_batch, sqlite_file
+from holdfast.store.copying import copy_rows
 from holdfast.store.protocol import Batch, Code, Committed, News, Refused, RunRow, Taken, is_text
 from holdfast.store.reading import Reading, Rows, all_rows
 from holdfast.store.settling import in_halves
@@ -72,6 +73,15 @@ class SQLiteStore(Reading):
 
     def commit(self, batch: Batch) -> Committed:
         return in_halves(batch, lambda part: self._write(lambda db: sqlite_batch.commit(db, part, self.now_ms())))
+
+    def fork(self, run_no: int, at: int, new: RunRow) -> RunRow | None:
+        def copied(db: apsw.Connection) -> RunRow | None:
+            row = sqlite_batch.create(db, [new], self.now_ms()).get(new.id)
+            if row is not None:
+                copy_rows(Transaction(db), run_no, at, row.no)
+            return row
+
+        return self._write(lambda db: in_transaction(db, lambda: copied(db)))
 
     # -- owners --------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def commit(db: apsw.Connection, batch: Batch, now: int) -> Committed:
 
 def _all_at_once(db: apsw.Connection, batch: Batch, now: int) -> Committed:
     """The batch as nearly every batch goes; rolled back, to be settled, if the fence has a say in it."""
-    created = _create(db, batch.creates, now)
+    created = create(db, batch.creates, now)
     if not one_epoch_each(batch.appends) or _append(db, batch.appends) != len(batch.appends):
         raise _Unsettled
     _revise(db, batch.revisions)
@@ -48,7 +48,7 @@ def _all_at_once(db: apsw.Connection, batch: Batch, now: int) -> Committed:
 
 
 def _settle(db: apsw.Connection, batch: Batch, now: int) -> Committed:
-    created = _create(db, batch.creates, now)
+    created = create(db, batch.creates, now)
     runs: dict[int, RunRow] = {}
     for no in run_nos(batch):
         runs.update((no, run_row(found)) for found in db.execute(TEXTS["run_of_no"], {"no": no}))
@@ -64,7 +64,7 @@ def _settle(db: apsw.Connection, batch: Batch, now: int) -> Committed:
     return Committed(created=created, fenced=left.fenced)
 
 
-def _create(db: apsw.Connection, given: list[RunRow], now: int) -> dict[str, RunRow]:
+def create(db: apsw.Connection, given: list[RunRow], now: int) -> dict[str, RunRow]:
     if not given:
         return {}
     rows: dict[str, RunRow] = {}

@@ -37,7 +37,8 @@ CREATE TABLE holdfast.run (
     doing bytea,
     checksum bigint NOT NULL,
     end_checksum bigint NOT NULL,
-    schema_version BIGINT NOT NULL
+    schema_version BIGINT NOT NULL,
+    origin bytea
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX run_id ON holdfast.run (id);
 CREATE INDEX run_status ON holdfast.run (status, no);

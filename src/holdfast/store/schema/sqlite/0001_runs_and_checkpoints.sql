@@ -32,7 +32,8 @@ CREATE TABLE run (
     doing BLOB,
     checksum INTEGER NOT NULL,
     end_checksum INTEGER NOT NULL,
-    schema_version INTEGER NOT NULL
+    schema_version INTEGER NOT NULL,
+    origin BLOB
 );
 CREATE UNIQUE INDEX run_id ON run (id);
 CREATE INDEX run_status ON run (status);

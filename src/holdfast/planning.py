@@ -1,0 +1,216 @@
+"""What a workflow's code would do with a run: the code is run against the record, and executes and writes nothing.
+
+A call that is recorded is recalled, in the recorded order, as a resume would. At the first call that is not, the branch
+that made it rests for ever; other branches go on. What comes behind such a call depends on an outcome that nobody has,
+so nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from . import body, branches, whereabouts
+from .admission import only_planned
+from .definition import PYTHON
+from .delivery import Stop
+from .errors import Diverged, HoldfastError, StoreError
+from .failure import Failure
+from .recall import enclosing
+from .rehearsal import Rehearsal, Unrecorded
+from .run import LiveRun
+from .store import Batch, Checkpoint, Committed, RunRow, Store
+
+if TYPE_CHECKING:
+    from .app import Holdfast
+    from .workflow import Call
+
+Committing = Callable[[Any, HoldfastError | None], None]
+LOOK_AGAIN_S = 0.005
+
+
+@dataclass
+class Plan:
+    """What became of the code on its way through the record, up to where every branch of it rests or the program ends.
+
+    ``ended``: "done" or "failed" if it came to its end, and ``error`` says how it failed. ``diverged`` is the text of
+    ``Diverged``; ``stopped`` says what else stops the run, or this plan. ``unclaimed`` are checkpoints that no call has
+    asked for although the program has passed them; ``unreached`` those that what it rests at may ask for. ``hanging``
+    are the lines at which code neither went on nor rested. ``version`` says what other version recorded the run.
+    """
+
+    run: RunRow
+    recalled: int = 0
+    would: list[Unrecorded] = field(default_factory=list)
+    unclaimed: list[Checkpoint] = field(default_factory=list)
+    unreached: list[Checkpoint] = field(default_factory=list)
+    version: str | None = None
+    diverged: str | None = None
+    stopped: str | None = None
+    ended: str | None = None
+    error: str | None = None
+    hanging: list[str] = field(default_factory=list)
+
+
+def plan_run(home: Holdfast, row: RunRow, call: Call[Any], *, timeout_s: float) -> Plan:
+    """What the code of ``call`` would do with a run. ``home`` is on an ``Unwritten`` store. Blocks, for at most
+    ``timeout_s`` seconds."""
+    call.take()
+    rows = home._store.load(row.no)
+    with only_planned(row.id, home):
+        return _Planning(home, row, rows, call).made(timeout_s)
+
+
+class _Planning:
+    """One plan being made, on a loop in a thread of its own: code that blocks its loop blocks nobody else's."""
+
+    def __init__(self, home: Holdfast, row: RunRow, rows: list[Checkpoint], call: Call[Any]) -> None:
+        self._home = home
+        self._row = row
+        self._rows = rows
+        self._call = call
+        self._run: LiveRun | None = None
+        self._thread = threading.Thread(target=self._work, name=f"holdfast-plan-{row.id}", daemon=True)
+        self._over = threading.Event()
+        self._plan = Plan(row, version=_other_version(row, call))
+
+    def made(self, timeout_s: float) -> Plan:
+        self._thread.start()
+        if not self._over.wait(timeout_s):
+            self._tell_where_it_hangs()
+        return self._plan
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._follow())
+        except BaseException as error:  # the program's own sys.exit would end the run's process as well
+            if not self._over.is_set():
+                self._plan.stopped = f"{type(error).__name__}: {error}"
+        finally:
+            self._over.set()
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        branches.install(loop)
+        run = self._run = self._live_run(loop)
+        run.rehearsal = rehearsal = Rehearsal(run)
+        try:
+            run.look_back()
+        except Stop:
+            self._tell(run, rehearsal, None)
+            return
+        root = body.start(run, self._call)
+        while not root.done() and run.stop is None and not rehearsal.is_at_rest:
+            rehearsal.look()
+            await asyncio.wait({root}, timeout=LOOK_AGAIN_S)
+        self._tell(run, rehearsal, root)
+        run.poison(HoldfastError(f"run {run.id!r} was only planned"))
+        self._over.set()  # nobody waits for the program's own cleanup
+        await body.unwind(run, root, whole=True)
+
+    def _live_run(self, loop: asyncio.AbstractEventLoop) -> LiveRun:
+        row = self._row
+        failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+
+        def submit(checkpoint: Checkpoint, committed: Committing) -> None:
+            loop.call_soon(committed, None, None)  # of a workflow inside this one, whose steps are all recorded
+
+        run = LiveRun(
+            row,
+            self._rows,
+            loop,
+            submit=submit,
+            announce=lambda bulletin: None,
+            home=self._home,
+            ignored=set(failure.seqs) if failure is not None else set(),
+        )
+        run.lease_deadline = math.inf
+        return run
+
+    def _tell(self, run: LiveRun, rehearsal: Rehearsal, root: asyncio.Future[Any] | None) -> None:
+        plan, ended = self._plan, root is not None and root.done()
+        plan.recalled, plan.would = run.recalled, list(rehearsal.would)
+        stop = run.stop
+        if stop is None and ended and root is not None:
+            raised = body.exception_of(root)
+            if isinstance(raised, Stop):
+                stop = raised
+            else:
+                plan.ended = "done" if raised is None else "failed"
+                plan.error = None if raised is None else f"{type(raised).__name__}: {raised}"
+        if stop is None:
+            inside = {each.scope for each in plan.would}
+            plan.unclaimed, ahead = run.records.left_over(is_over=ended)
+            plan.unreached = [each for each in ahead if inside.isdisjoint(enclosing(each.scope))]
+        elif isinstance(stop.error, Diverged):
+            plan.diverged = str(stop.error)
+        else:
+            plan.stopped = f"{type(stop.error).__name__}: {stop.error}"
+
+    def _tell_where_it_hangs(self) -> None:
+        run, plan = self._run, self._plan
+        if run is not None:
+            plan.recalled, plan.would = run.recalled, list(run.rehearsal.would) if run.rehearsal is not None else []
+            resting = {each.line for each in plan.would}
+            lines = whereabouts.lines_of(run, self._thread.ident or 0)
+            plan.hanging = sorted({str(line) for line in lines if line not in resting})
+        plan.hanging = plan.hanging or ["(no line of the program can be seen)"]
+
+
+def _other_version(row: RunRow, call: Call[Any]) -> str | None:
+    now = call.definition
+    if (row.version, row.python) == (now.version, PYTHON):
+        return None
+    python = "" if row.python == PYTHON else f" (Python {row.python}, and this is {PYTHON})"
+    return f"recorded by version {row.version!r}, and this code is version {now.version!r}{python}"
+
+
+class Unwritten:
+    """A store whose rows are read, and never written: whatever the planned code asks of it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit(self, batch: Batch) -> Committed:
+        known = all(self._store.get(row.id) is not None for row in batch.creates)
+        if batch.appends or batch.finishes or not known:
+            self._refuse(f"create {', '.join(repr(row.id) for row in batch.creates)}" if batch.creates else "write")
+        return Committed()  # what was submitted before is found again
+
+    def renew(
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        doing: Mapping[int, bytes] = {},
+        waiting: Mapping[int, bytes | None] = {},
+    ) -> set[int]:
+        return set()  # it owns nothing
+
+    def claim(self, *args: Any, **options: Any) -> Any:
+        self._refuse("advance a run")
+
+    def cancel(self, id: str) -> Any:
+        self._refuse(f"cancel {id!r}")
+
+    def send(self, id: str, name: str, *args: Any, **options: Any) -> Any:
+        self._refuse(f"send {name!r} to {id!r}")
+
+    def fork(self, *args: Any) -> Any:
+        self._refuse("fork a run")
+
+    claim_due = tell = clear_news = claim
+
+    def _refuse(self, what: str) -> None:
+        raise StoreError(f"{self._store.url}: the code would {what}, and it is only planned.")
+
+
+def unwritten(store: Store) -> Store:
+    return cast("Store", Unwritten(store))
