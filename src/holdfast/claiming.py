@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import branches, clock, lease
 from .errors import Busy, CodecError, HoldfastError, StoreError
@@ -39,25 +39,24 @@ class Claimed:
     damage: Damage | None = None  # of its record: then it must not go on
 
 
-class Beginning(NamedTuple):
-    """What a live run begins with, or why it must not."""
+class Record(NamedTuple):
+    """What a claimed run is gone on with from, or why that cannot be."""
 
     rows: list[Checkpoint]
-    state: dict[str, Any]
     failure: Failure | None
     damage: CodecError | None
 
 
-def beginning_of(claimed: Claimed) -> Beginning:
+def record_of(claimed: Claimed) -> Record:
     row = claimed.row
     try:
         failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
-        state = initial_state(row)
+        initial_state(row)
     except CodecError as unreadable:
-        return Beginning([], {}, None, unreadable)
+        return Record([], None, unreadable)
     if claimed.damage is not None:
-        return Beginning([], {}, failure, CodecError(damage(f"run {row.id!r}, {claimed.damage.what}")))
-    return Beginning(claimed.rows, state, failure, None)
+        return Record([], failure, CodecError(damage(f"run {row.id!r}, {claimed.damage.what}")))
+    return Record(claimed.rows, failure, None)
 
 
 class Claiming:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import body, branches, whereabouts
 from .admission import only_planned
-from .claiming import Beginning, Claimed, beginning_of
+from .claiming import Claimed, Record, record_of
 from .definition import PYTHON
 from .delivery import Stop
 from .errors import Diverged, HoldfastError, StoreError
@@ -62,18 +62,18 @@ def plan_run(home: Holdfast, row: RunRow, call: Call[Any], *, timeout_s: float) 
     ``timeout_s`` seconds."""
     call.take()
     rows, _, damage = recorded(home._store, row)
-    begins = beginning_of(Claimed(row, rows, began=0.0, damage=damage))
+    record = record_of(Claimed(row, rows, began=0.0, damage=damage))
     with only_planned(row.id, home):
-        return _Planning(home, row, begins, call).made(timeout_s)
+        return _Planning(home, row, record, call).made(timeout_s)
 
 
 class _Planning:
     """One plan being made, on a loop in a thread of its own: code that blocks its loop blocks nobody else's."""
 
-    def __init__(self, home: Holdfast, row: RunRow, begins: Beginning, call: Call[Any]) -> None:
+    def __init__(self, home: Holdfast, row: RunRow, record: Record, call: Call[Any]) -> None:
         self._home = home
         self._row = row
-        self._begins = begins
+        self._record = record
         self._call = call
         self._run: LiveRun | None = None
         self._thread = threading.Thread(target=self._work, name=f"holdfast-plan-{row.id}", daemon=True)
@@ -100,10 +100,11 @@ class _Planning:
         branches.install(loop)
         run = self._run = self._live_run(loop)
         run.rehearsal = rehearsal = Rehearsal(run)
-        if self._begins.damage is not None:
-            run.poison(self._begins.damage)
+        if self._record.damage is not None:
+            run.poison(self._record.damage)
             self._tell(run, rehearsal, None)
             return
+        run.look_back()
         root = body.start(run, self._call)
         while not root.done() and run.stop is None and not rehearsal.is_at_rest:
             rehearsal.look()
@@ -114,7 +115,7 @@ class _Planning:
         await body.unwind(run, root, whole=True)
 
     def _live_run(self, loop: asyncio.AbstractEventLoop) -> LiveRun:
-        rows, state, failure, _ = self._begins
+        rows, failure, _ = self._record
 
         def submit(checkpoint: Checkpoint, committed: Committing) -> None:
             loop.call_soon(committed, None, None)  # of a workflow inside this one, whose steps are all recorded
@@ -122,7 +123,6 @@ class _Planning:
         run = LiveRun(
             self._row,
             rows,
-            state,
             loop,
             submit=submit,
             announce=lambda bulletin: None,

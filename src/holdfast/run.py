@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, resting
@@ -17,10 +17,12 @@ from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .flying import encode_doing
 from .logs import RunLog
 from .news import Bulletin, Told
+from .past import present
 from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
 from .records import encode_unclaimed
-from .state import BodyView, Change, encode_change
+from .salvage import Pool, Sought
+from .state import BodyView, Change, encode_change, initial_state
 from .store import Checkpoint, RunRow
 from .waits import Waits
 
@@ -41,7 +43,6 @@ class LiveRun:
         self,
         row: RunRow,
         rows: list[Checkpoint],
-        initial: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
         *,
         submit: Callable[[Checkpoint, Callable[[Any, HoldfastError | None], None]], None],
@@ -57,11 +58,15 @@ class LiveRun:
         self.seed = row.seed
         self.loop = loop
         self.home = home  # the Holdfast, for current()
-        self.records = Records(row.id, rows, ignored or set())
-        self.ignored = ignored or set()
+        self.whole, rows = rows, present(rows)
+        self.ignored = (ignored or set()) & {each.seq for each in rows}
+        self.records = Records(row.id, rows, self.ignored)
+        self.pool: Pool | None = None  # what may be kept of earlier attempts
+        self.kept = 0
+        self._schema = row.schema_version
         self.cancelled = {each.seq for each in rows if each.status == "cancelled"} - self.ignored
         self.refusals = 0
-        self.recorded_until = rows[-1].seq if rows else 0
+        self.recorded_until = self.whole[-1].seq if self.whole else 0
         self.delivered = 0
         self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
         self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
@@ -87,7 +92,7 @@ class LiveRun:
         self.durable = True
         self.expensive = 0
         self.warned = False
-        self.view = BodyView(initial, rows)
+        self.view = BodyView(initial_state(row), rows)
         self._submit = submit
         self._announce = announce
         self._bulletin = Bulletin(row.no, row.epoch)
@@ -284,11 +289,19 @@ class LiveRun:
             )
 
     def recall(
-        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, digest: bytes
+        self,
+        frame: Frame,
+        name: str,
+        key: str | None,
+        n: int,
+        version: str,
+        inputs: bytes,
+        digest: bytes,
+        older: Collection[str] = (),
     ) -> Checkpoint | None:
-        """The record this call is to be answered with, or None if it must be executed. Raises ``Stop``."""
+        """The record this call is to be answered with, or None if this attempt has none. Raises ``Stop``."""
         try:
-            return self.records.find(frame, name, key, n, version, inputs, digest)
+            return self.records.find(frame, name, key, n, version, inputs, digest, older)
         except Diverged as error:
             raise self.poison(error) from None
 
@@ -301,6 +314,19 @@ class LiveRun:
         except Diverged as error:
             raise self.poison(error) from None
 
+    def keep(self, sought: Sought) -> Checkpoint | None:
+        """What this call keeps of an earlier attempt; None if it must be executed. Raises ``Stop``."""
+        assert self.pool is not None
+        try:
+            return self.pool.find(sought)
+        except Diverged as error:
+            raise self.poison(error) from None
+
+    def look_back(self) -> None:
+        """Before the program begins: what may be kept of earlier attempts, if there are any."""
+        if len(self.records.rows) < len(self.whole):
+            self.pool = Pool(self.id, self.whole, self._schema)
+
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
         self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)
         text = f"run {self.id!r}, checkpoint {row.seq} ({row.name}) cannot be read: {error}"
@@ -308,11 +334,12 @@ class LiveRun:
 
     # -- outcomes ------------------------------------------------------------------------------------------
 
-    def record(self, pending: Pending, change: dict[str, Any] | None) -> None:
-        """Number its row and send it to be committed; once it is, and its turn has come, it is delivered."""
+    def record(self, pending: Pending, change: dict[str, Any] | None, kept: int = 0) -> None:
+        """Number its row and send it to be committed; once it is, and its turn has come, it is delivered. ``kept``:
+        the row of an earlier attempt that it is taken from."""
         self.check()
         row = pending.row
-        self._carry(row, change)
+        self._carry(row, change, kept)
         self._number(row)
         self._calls_recorded += row.kind in _CALLS
         if row.status == "cancelled":
@@ -321,13 +348,14 @@ class LiveRun:
             self.records.add(row)
         self._submit(row, pending.committed)
 
-    def _carry(self, row: Checkpoint, change: dict[str, Any] | None) -> None:
+    def _carry(self, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
         """Let it carry the change it makes, and what the body has changed since the row before."""
         # Not on the rows inside a call: these are no longer read once it is finished.
         body = None if row.scope else self.view.carry(self.delivered)
-        if change or body:
+        if change or body or kept:
             where = f"the state change of {row.kind} {row.name!r}"
-            row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
+            after = self.delivered if body else 0
+            row.delta = encode_change(Change(step=change, body=body, after=after, kept=kept), where)
         if body:
             self.view.carried(body)
 
@@ -336,12 +364,12 @@ class LiveRun:
         row.seq = self._seq
         row.checksum = row.compute_checksum()
 
-    def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None) -> None:
+    def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None, kept: int = 0) -> None:
         """Record what is no outcome, and so is delivered to nobody. ``committed`` is told when it is, or never will be:
-        then the run must stop."""
+        then the run must stop. ``kept``: the row of an earlier attempt that it is taken from."""
         self.check()
         assert row.status in OPEN
-        self._carry(row, None)
+        self._carry(row, None, kept)
         self._number(row)
         if row.scope or row.kind == "step":
             self.records.add(row)

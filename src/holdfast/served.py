@@ -13,10 +13,11 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from . import clock
-from .admission import refuse_other_version, refuse_other_work
+from .admission import refuse_other_work
+from .beginning import Unloaded
 from .claiming import Claimed
 from .errors import CodecError, Fenced, HoldfastError, StoreError
-from .execution import Execution, Unloaded
+from .execution import Execution
 from .failure import Failure
 from .flying import decode_doing
 from .known import call_again, workflow_of
@@ -25,6 +26,7 @@ from .records import count, refuse_damaged
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
 from .store.damage import recorded
+from .versions import refuse_other_version
 
 if TYPE_CHECKING:
     from .app import Holdfast
