@@ -76,11 +76,13 @@ class _Planning:
         self._run: LiveRun | None = None
         self._thread = threading.Thread(target=self._work, name=f"holdfast-plan-{row.id}", daemon=True)
         self._over = threading.Event()
+        self._is_late = False  # nobody waits for the plan any more
         self._plan = Plan(row, version=_other_version(row, call))
 
     def made(self, timeout_s: float) -> Plan:
         self._thread.start()
         if not self._over.wait(timeout_s):
+            self._is_late = True
             self._tell_where_it_hangs()
         return self._plan
 
@@ -96,6 +98,7 @@ class _Planning:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         branches.install(loop)
+        loop.set_exception_handler(lambda *_: None)  # what is cut off in the middle at the end is nobody's loss
         run = self._run = self._live_run(loop)
         run.rehearsal = rehearsal = Rehearsal(run)
         try:
@@ -104,10 +107,11 @@ class _Planning:
             self._tell(run, rehearsal, None)
             return
         root = body.start(run, self._call)
-        while not root.done() and run.stop is None and not rehearsal.is_at_rest:
+        while not (root.done() or run.stop is not None or rehearsal.is_at_rest or self._is_late):
             rehearsal.look()
             await asyncio.wait({root}, timeout=LOOK_AGAIN_S)
-        self._tell(run, rehearsal, root)
+        if not self._is_late:
+            self._tell(run, rehearsal, root)
         run.poison(HoldfastError(f"run {run.id!r} was only planned"))
         self._over.set()  # nobody waits for the program's own cleanup
         await body.unwind(run, root, whole=True)

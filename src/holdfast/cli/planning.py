@@ -90,7 +90,8 @@ def plan_command(
         raise Problem("Name one run, or say --all-live: `holdfast plan ID --against MODULE`.")
     if not modules:
         raise Problem("Say with --against MODULE (jobs.loans, or jobs/loans.py) which code is to be planned.")
-    found = {_name(workflow): workflow for module in map(module_named, modules) for workflow in _of(module)}
+    with redirect_stdout(sys.stderr):
+        found = {_name(workflow): workflow for module in map(module_named, modules) for workflow in _of(module)}
     with opened(store) as hf:
         home = Holdfast(unwritten(hf._store))
         rows = _live(hf, list(found)) if id is None else iter([run_named(hf, id, store)])
