@@ -387,9 +387,23 @@ def test_a_damaged_record_stops_the_plan() -> None:
     assert plan.stopped is not None and "CodecError" in plan.stopped and "checkpoint 2" in plan.stopped
 
 
-def test_another_version_is_told() -> None:
-    plan = planned(lived(three), workflow(name="edited", version="2")(three).bind())
-    assert plan.version == "recorded by version '1', and this code is version '2'" and plan.recalled == 3
+def test_other_code_makes_of_a_run_what_its_on_change_says() -> None:
+    async def longer() -> list[str]:
+        return [await b(7), await a(1), await b(2)]
+
+    def plan(on_change: str) -> Plan:
+        newer: Any = workflow(name="edited", version="2", on_change=on_change)  # type: ignore[call-overload]
+        return planned(lived(three, cut=2), newer(longer).bind())
+
+    salvage = plan("salvage")
+    assert salvage.version == "recorded by version '1' of 'edited', and this is version '2': salvage"
+    assert (calls(salvage), salvage.kept, salvage.recalled, salvage.stopped) == (["b7"], 0, 0, None)
+    refuse = plan("refuse")
+    assert refuse.stopped is not None and refuse.stopped.startswith("VersionMismatch: run 'r' was recorded by version")
+
+    newer: Any = workflow(name="edited", version="2")(three)
+    again = planned(lived(three, cut=2), newer.bind())
+    assert (again.kept, calls(again), again.unclaimed) == (2, ["a3"], [])
 
 
 def test_a_step_in_doubt_is_told_as_that_and_nobody_is_asked() -> None:

@@ -182,6 +182,8 @@ def _told(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.run.status == "done":
         yield "done", "its saved result is what it returns, under any code; this is what its code would do anew"
     yield "recalled", count(plan.recalled, "call")
+    if plan.kept:
+        yield "kept", f"{count(plan.kept, 'result')} of the other version"
     yield from _would(plan.would)
     if plan.ended is not None:
         yield "ends", plan.ended + (f" with {plan.error}" if plan.error else "")
@@ -240,6 +242,7 @@ def _plain(plan: Plan, code: int) -> dict[str, Any]:
         "exit_code": code,
         "version": plan.version,
         "recalled": plan.recalled,
+        "kept": plan.kept,
         "would_run": [_plain_call(each) for each in plan.would if each.kind not in ("sleep", "signal")],
         "would_wait": [_plain_call(each) for each in plan.would if each.kind in ("sleep", "signal")],
         "ends": plan.ended,
