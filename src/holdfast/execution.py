@@ -260,8 +260,7 @@ class Execution:
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
         if before is None or before.status == "queued":
-            fork = f", a fork with {found}" if claimed.row.origin is not None else ""
-            self.log.info("started %s%s", self.definition.name, fork)
+            self.log.info("started %s%s", self.definition.name, f", a fork with {found}" if claimed.rows else "")
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
             process = lease.process_of(before.owner)

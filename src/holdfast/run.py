@@ -383,8 +383,7 @@ class LiveRun:
 
     def record_leftovers(self, unclaimed: list[Checkpoint]) -> None:
         """Before the run ends: what the body changed since the last row, and which records it never asked for."""
-        body = self.view.carry(self.delivered)
-        if not body and not unclaimed:
+        if not (body := self.view.carry(self.delivered)) and not unclaimed:
             return
         row = blank_row(self.no, self.epoch, kind="save")
         row.delta = encode_change(Change(body=body, after=self.delivered), "the state") if body else None

@@ -145,15 +145,15 @@ PLANTED = [
     Plant(
         "a lease that lapsed is ignored",
         "src/holdfast/claiming.py",
-        " or row.lease_until_ms <= await self._now_ms()",
-        "",
+        "return not 0 < row.lease_until_ms - await self._now_ms() <= lease.SECONDS_MAX * 1000",
+        "return False",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
         "a lease is taken before it lapsed",
         "src/holdfast/claiming.py",
-        " or row.lease_until_ms <= await self._now_ms()",
-        " or True",
+        "return not 0 < row.lease_until_ms - await self._now_ms() <= lease.SECONDS_MAX * 1000",
+        "return True",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
@@ -286,8 +286,8 @@ PLANTED = [
     Plant(
         "Ctrl-C is recorded as a failure",
         "src/holdfast/execution.py",
-        "        if isinstance(error, (Diverged, CodecError, InDoubt)):\n",
-        "        if isinstance(error, (Diverged, CodecError, InDoubt, Unloaded)):\n",
+        "        if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch)):\n",
+        "        if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch, Unloaded)):\n",
         [PROMISES + "test_ctrl_c_is_no_failure"],
     ),
     Plant(

@@ -105,9 +105,10 @@ def processes_of(
         if after is None:
             _end(process, end, *_last_seen(run))
         else:
-            known = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
+            told = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
+            how = told[after.found] if after.found in told else after.found  # noqa: SIM401 - a type checker takes get() for optional
             seen_ms = min(after.seen_ms, after.claimed_ms)  # who claimed it may count with shorter leases
-            _end(process, known.get(after.found, after.found), seen_ms, after.doing)
+            _end(process, how, seen_ms, after.doing)
     _add_up(found, rows, tried_anew)
     return found
 
