@@ -211,15 +211,16 @@ class Records:
             self._missing.pop()
         return None
 
+    def expect_nothing_inside(self, scope: str) -> None:
+        """The call that opens this scope is not executed, so nothing waits for what is recorded inside it."""
+        if self._missing is None:
+            self._missing = self._expected()
+        self._missing = [row for row in self._missing if scope not in enclosing(row.scope)]
+
     def give_up(self, row: Checkpoint) -> None:
         """The program seems not to ask for ``row`` any more; nothing waits for it."""
         if self._missing and self._missing[-1] is row:
             self._missing.pop()
-
-    @property
-    def unasked(self) -> list[Checkpoint]:
-        """The rows that no call has been answered with yet."""
-        return [row for row in self.rows if row.seq not in self._claimed]
 
     def left_over(self, *, is_over: bool) -> tuple[list[Checkpoint], list[Checkpoint]]:
         """(records that the program has passed without asking for them, those it has not come to yet). It has passed

@@ -19,6 +19,7 @@ from holdfast import worker as worker_module
 from holdfast.admission import new_row
 from holdfast.definition import PYTHON
 from holdfast.failure import Failure
+from holdfast.flying import encode_doing
 from holdfast.recall import blank_row
 from holdfast.served import deaths_in_a_row
 from holdfast.store import Batch, Checkpoint, Claim, Code, RunRow, Store, Taken, open_store
@@ -457,7 +458,7 @@ def test_deaths_in_a_row(checkpoint: int | None, found: list[str], deaths: int) 
 
 def killed_over(store: Store, id: str, times: int) -> None:
     """So many owners of this run died, the last one only just."""
-    doing = codec.encode([1, [["work", "", 1, 1]]], codec.Types.none, "")
+    doing = encode_doing(1, [["work", "", 1, 1]])
     for n in range(times):
         row = row_of(store, id)
         owner = DEAD + str(n)
