@@ -44,8 +44,8 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
     intent = find_doubt(row, rows, seq)
     data = None if retry else encode_result(intent, result)
     claimed = await _claimed(home, row)
-    rows = await home._read(home._store.load, row.no)
     try:
+        rows = await home._read(home._store.load, row.no)
         intent = find_doubt(row, rows, seq)  # what its owner recorded last is known only now
         settled = _settled(claimed, intent, rows[-1].seq + 1, data)
         await home._journal.committed(settled, asyncio.get_running_loop())
