@@ -53,9 +53,17 @@ PLANTED = [
     Plant(
         "a claim takes a run whose epoch has moved on",
         "src/holdfast/store/queries.sql",
-        "ELSE 1 END\nWHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
-        "ELSE 1 END\nWHERE no = :no AND status NOT IN ('done', 'cancelled')",
+        "WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')\n    AND NOT EXISTS (SELECT 1 FROM "
+        "holdfast.claim WHERE run_no = :no AND epoch > :epoch)\nRETURNING",
+        "WHERE no = :no AND status NOT IN ('done', 'cancelled')\nRETURNING",
         [SUITE + "::TestSQLite"],
+    ),
+    Plant(
+        "an epoch that was changed to an earlier one is claimed",
+        "src/holdfast/store/queries.sql",
+        "\n    AND NOT EXISTS (SELECT 1 FROM holdfast.claim WHERE run_no = :no AND epoch > :epoch)\nRETURNING",
+        "\nRETURNING",
+        ["tests/trust/test_both_databases.py"],
     ),
     Plant(
         "what the fence refused is acknowledged",

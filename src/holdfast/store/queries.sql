@@ -204,9 +204,10 @@ FROM holdfast.run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', '
 RETURNING epoch
 
 -- name: claim
+-- Behind record_takeover, in one transaction: whether the run may be taken was judged there.
 UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
     lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
-WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
+WHERE no = :no
 RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
     result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
 
