@@ -14,6 +14,7 @@ from holdfast.errors import StoreError
 SEED = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1_000_000))
 
 VALUE = r"text of [^'\"]*"
+ADVICE = r"is damaged: keep it|does not have the tables|is not a SQLite|is not the one"
 
 
 @pytest.fixture(scope="module")
