@@ -20,9 +20,12 @@ PLANTED = [
     Plant(
         "a run that submits without an id submits another one on each resume",
         "src/holdfast/submitting.py",
-        "from .context import uuid4\n",
-        "from uuid import uuid4\n",
-        [SUBMIT + "test_a_run_that_submits_without_an_id_submits_the_same_on_a_resume[memory]"],
+        "from .context import uuid4, uuid4_in\n",
+        "from uuid import uuid4\n\nuuid4_in = lambda frame: uuid4()\n",
+        [
+            SUBMIT + "test_a_run_that_submits_without_an_id_submits_the_same_on_a_resume[memory]",
+            SUBMIT + "test_a_plain_def_submits_without_an_id_too[memory]",
+        ],
     ),
     Plant(
         "the runs of a program are in no queue of their workflow",
