@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import codec
-from .definition import PYTHON, other_version
-from .errors import Cancelled, HoldfastError, Mismatch, VersionMismatch
+from .definition import PYTHON
+from .errors import Cancelled, HoldfastError, Mismatch
 from .store import RunRow, as_text
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def new_row(call: Call[Any], inputs: bytes, id: str, state: Mapping[str, Any] | 
         state=codec.encode(dict(state), codec.Types.none, "the initial state", root="state") if state else None,
         seed=os.urandom(16),
         queue=definition.queue,
+        schema_version=definition.schema_version or 0,
     )
 
 
@@ -66,12 +67,6 @@ def refuse_other_work(row: RunRow, definition: Definition, inputs: bytes) -> Non
             f"run {row.id!r} was started with other arguments: {recorded!r}, now {now!r}. Nothing was changed; "
             "choose another id for other work."
         )
-
-
-def refuse_other_version(row: RunRow, definition: Definition) -> None:
-    """Raises ``VersionMismatch`` if other code recorded the run."""
-    if (row.version, row.python) != (definition.version, PYTHON):
-        raise VersionMismatch(other_version(row.id, row, definition))
 
 
 _refusal: tuple[str, Holdfast | None] | None = None  # why nothing may be started, and who is asked all the same

@@ -9,7 +9,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import branches, codec, known
 from .admission import refuse_id, refuse_while_imported
@@ -227,12 +227,25 @@ class Holdfast:
                 self._background = BackgroundLoop()
         return self._background.wait(awaitable)
 
-    def session(self, id: str, initial: Mapping[str, Any] | None = None) -> Session:
+    def session(
+        self,
+        id: str,
+        initial: Mapping[str, Any] | None = None,
+        *,
+        schema_version: int | None = None,
+        migrate: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        on_change: Literal["restart", "refuse"] | None = None,
+    ) -> Session:
         """The explicit style: ``async with hf.session(id) as session:`` loads ``session.state``, ``save()`` commits
         what changed.
+
+        ``schema_version``: of the shape of the state, from 1; recorded with each save. A state of another one is
+        brought along by ``migrate(state, from_version)``; without it ``on_change`` says whether to begin anew from
+        ``initial`` ("restart") or to raise ``VersionMismatch`` ("refuse", the default).
         """
         self._check_open(for_more=True)
-        return Session(self, id, dict(initial or {}))
+        given = dict(initial or {})
+        return Session(self, id, given, schema_version=schema_version, migrate=migrate, on_change=on_change)
 
     # -- looking -------------------------------------------------------------------------------------------
 

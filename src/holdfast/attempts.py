@@ -29,7 +29,9 @@ async def attempts(
     scope = call.scope
     if run.records.retries(frame, definition.name, call.key, call.n):
         run.records.try_anew(scope)
-    once = Once(call, execute, row, progress) if definition.once else None
+    # Where an intent stands it is one, whatever the code says now.
+    is_once = definition.once or run.records.begun_at(row) is not None
+    once = Once(call, execute, row, progress) if is_once else None
     if once is not None and (known := await once.resumed(inputs)) is not None:
         return known.value, None, None
     alone = run.alone and (not call.in_thread or frame.task is None)

@@ -22,7 +22,10 @@ from .failure import Failure
 from .once import unrecorded
 from .recall import blank_row, scope_of
 from .run import LiveRun
+from .salvage import Sought
+from .state import decode_change
 from .store import Checkpoint
+from .upgrades import result_of
 
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
 UNDURABLE_AFTER_S = 30.0
@@ -129,10 +132,22 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     await arrive(frame)
     inputs = definition.encode_inputs(call.args, call.kwargs)
     digest = codec.fingerprint(inputs)
-    row = run.recall(frame, definition.name, call.key, call.n, definition.version, inputs, digest)
+    older = definition.older_versions
+    row = run.recall(frame, definition.name, call.key, call.n, definition.version, inputs, digest, older)
     if row is not None:
         await recalled(call, row)
         return _answer(call, row)
+    if run.pool is not None:
+        sought = Sought(
+            frame, definition.kind, definition.name, call.key, call.n, definition.version, inputs, digest, older
+        )
+        source, row = run.keep(sought), _row_of(call, inputs, digest)
+        if source is not None and source.status == "intent":  # its doubt is one of this attempt from now on
+            row.status, row.result, row.attempts = source.status, source.result, source.attempts
+            run.note(row, kept=source.seq)
+        elif source is not None:
+            await kept(call, row, source)
+            return _answer(call, row)
     if run.rehearsal is not None and definition.kind == "step":
         await run.rehearsal.rest(frame, _row_of(call, inputs, digest))
     if clock.monotonic() > run.lease_deadline:
@@ -202,6 +217,25 @@ async def _cancelled_again(call: Placed, row: Checkpoint) -> None:
         run.delivery.release(row.seq)
 
 
+async def kept(call: Placed, row: Checkpoint, source: Checkpoint) -> None:
+    """Record, as ``row``, the outcome of a call that an earlier attempt has executed, and wait for its turn."""
+    run, task = call.frame.run, asyncio.current_task()
+    assert task is not None and run.pool is not None
+    row.version, row.result, row.attempts = source.version, source.result, 0
+    row.started_ms, row.duration_ms = source.started_ms, source.duration_ms  # now() tells the time of then
+    run.kept += 1
+    if run.observer is not None:
+        run.observer("kept", run, row)
+    run.under_way[id(row)] = row, task
+    try:
+        await recorded(call, row, decode_change(source).step, source.seq)
+    except CodecError:
+        run.pool.give_back(source)
+        raise
+    finally:
+        run.call_ended(row)
+
+
 def _answer(call: Invocation, row: Checkpoint) -> Any:
     """What a recorded outcome is to the caller: a value, or the failure raised again."""
     run, definition = call.frame.run, call.definition
@@ -209,7 +243,7 @@ def _answer(call: Invocation, row: Checkpoint) -> Any:
         if row.status == "failed":
             failure = Failure.decode(row.result or b"", "the failure")
             raise StepFailed(row.name, failure.type, failure.message, seq=row.seq)
-        return codec.decode(row.result or b"", definition.result_types, "the result")
+        return result_of(row, definition)
     except CodecError as error:
         raise run.cannot_read(row, error) from error
 
@@ -268,11 +302,12 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
     return value
 
 
-async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None) -> None:
-    """Have the row committed, and wait for its turn to reach the workflow."""
+async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
+    """Have the row committed, and wait for its turn to reach the workflow. ``kept``: the row of an earlier attempt that
+    it is taken from."""
     pending = Pending(call.frame, row, changed=bool(change), in_thread=call.in_thread)
     try:
-        call.frame.run.record(pending, change)
+        call.frame.run.record(pending, change, kept)
     except CodecError as unfit:
         call.frame.run.log.warning("%s", unfit)
         pending.settle()

@@ -1,4 +1,4 @@
-"""``hf.cancel``: a run ended for good, with the runs that it has begun, wherever they are."""
+"""A run ended for good from outside, with those it has begun."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def cancel(home: Holdfast, id: str) -> None:
-    """``Holdfast.cancel``."""
+    """``Holdfast.cancel``: in the store, and at once where it is live in this process."""
     refuse_while_imported(home)
     row = await home._read(home._store.cancel, id)
     if row is None:

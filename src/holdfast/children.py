@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import branches, codec
 from .admission import new_row, refuse_other_work
+from .beginning import Unloaded
 from .circles import refuse_circle
 from .errors import Cancelled, Fenced, HoldfastError, InDoubt, StepFailed, StoreError
-from .execution import Execution, Unloaded
+from .execution import Execution
 from .failure import Failure
 from .lookout import tell_ended
 from .records import refuse_damaged

@@ -6,17 +6,16 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import codec
 from .errors import CodecError, HoldfastError
 from .store import is_text
-
-if TYPE_CHECKING:
-    from .store import RunRow
+from .syntax import fingerprint_of
+from .upgrades import refuse_unfit_options
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 DEFAULT_QUEUE = "default"
@@ -40,6 +39,10 @@ class Definition:
         retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
         backoff: float = 1.0,
         timeout: float | None = None,
+        upgrade: Mapping[str | int, Callable[[Any], Any]] | None = None,
+        on_change: str = "salvage",
+        schema_version: int | None = None,
+        migrate: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
         once: bool = False,
         verify: Callable[..., Any] | None = None,
         not_done: type[Exception] | tuple[type[Exception], ...] = (),
@@ -59,6 +62,10 @@ class Definition:
         self.retry_on = retry_on
         self.backoff = backoff
         self.timeout = timeout
+        self.upgrade = {} if upgrade is None else upgrade
+        self.on_change = on_change
+        self.schema_version = schema_version
+        self.migrate = migrate
         self.once = once
         self.verify = verify
         self.not_done = not_done
@@ -109,6 +116,7 @@ class Definition:
                 raise TypeError(f"@{kind} {self.name}: {option}= must be an exception class or a tuple of them")
         if self.ignore and (unknown := self.ignore - set(inspect.signature(function).parameters)):
             raise TypeError(f"@{kind} {self.name}: ignore= names {sorted(unknown)}, which are no parameters of it")
+        refuse_unfit_options(self)
         refuse_queue(self.queue, f"@{kind} {self.name}: ")
         if type(self.max_deaths) is not int or self.max_deaths < 1:
             raise ValueError(f"@{kind} {self.name}: max_deaths= must be a whole number from 1, got {self.max_deaths!r}")
@@ -161,6 +169,16 @@ class Definition:
         if self.declared_version is not None or self.kind == "step":
             return self.declared_version or ""
         return fingerprint_of(self.function)
+
+    @property
+    def python(self) -> str:
+        """``major.minor`` of the Python that runs it."""
+        return PYTHON
+
+    @cached_property
+    def older_versions(self) -> tuple[str, ...]:
+        """Those whose results ``upgrade`` turns, oldest first."""
+        return tuple(map(str, self.upgrade))
 
     @cached_property
     def result_types(self) -> codec.Types:
@@ -306,39 +324,3 @@ def _is(value: Any, default: Any) -> bool:
         return bool(value == default)
     except Exception:  # a value that cannot be compared is not the default
         return False
-
-
-def fingerprint_of(function: Callable[..., Any]) -> str:
-    """A version from the function's syntax tree: the same over formatting, comments and docstrings."""
-    import ast
-    import textwrap
-
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError, TypeError):  # typed at a prompt: there is no source, its code must do
-        code = function.__code__
-        what = repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)])).encode()
-        return "code:" + codec.fingerprint(what).hex()[:16]
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.decorator_list = []
-    return "ast:" + codec.fingerprint(ast.dump(tree).encode()).hex()[:16]
-
-
-def other_version(id: str, row: RunRow, now: Definition) -> str:
-    """What differs between the record of a run and this program, and what can be done about it."""
-    if row.version == now.version:
-        differs = f"under Python {row.python}, and this is Python {PYTHON}"
-    else:
-        differs = f"by version {row.version!r} of {row.workflow!r}, and this is version {now.version!r}"
-        if row.python != PYTHON:
-            differs += f" (and Python {PYTHON} instead of {row.python})"
-    advice = "Resume it with what recorded it, or start the work again under a new id."
-    if now.declared_version is None:
-        advice += " (A version= of your own on @workflow says which changes matter.)"
-    return f"run {id!r} was recorded {differs}. {advice}"

@@ -151,7 +151,8 @@ class Irreversible:
         while (self._flying or self._doubt is not None) and run.stop is None:
             await self._change()
         if run.stop is None and not program.cancelled() and program.exception() is None:
-            for intent in run.records.intents:
+            earlier = run.pool.doubts if run.pool is not None else []
+            for intent in [*earlier, *run.records.intents]:
                 why = "its outcome was never recorded, and the program ended without asking for it"
                 run.poison(in_doubt(run.id, intent, why))
 

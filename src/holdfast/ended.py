@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .admission import was_cancelled
+from .beginning import Unloaded
 from .circles import refuse_circle_from_here
 from .claiming import POLL_S
 from .doubt import doubt_told
 from .errors import CodecError, Diverged, HoldfastError, Mismatch, StepFailed, VersionMismatch
-from .execution import Unloaded
 from .failure import Failure
 
 if TYPE_CHECKING:

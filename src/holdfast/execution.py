@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import body, branches, clock, codec, lease, resting
-from .admission import new_row, refuse_other_version, refuse_other_work, was_cancelled
+from .admission import new_row, refuse_other_work, was_cancelled
+from .beginning import Beginning, Unloaded, kept_by
 from .claiming import Claimed, Claiming
 from .delivery import Stop
 from .errors import (
@@ -22,23 +23,21 @@ from .errors import (
     Mismatch,
     StepFailed,
     StoreError,
+    VersionMismatch,
 )
 from .failure import Failure
 from .logs import RunLog
 from .outcome import RunOutcome
 from .records import count, named, what_is_waited_for
 from .run import LiveRun
-from .store import Checkpoint, Finish, RunRow
+from .store import Checkpoint, Finish, Revision, RunRow
+from .versions import refuse_other_version
 
 if TYPE_CHECKING:
     from .app import Holdfast
     from .workflow import Call
 
 LEANING_MS = 10_000  # a run that was let go of in a lock, which others may hold, looks again after so long
-
-
-class Unloaded(HoldfastError):
-    """The run was stopped from outside; nothing is recorded, and the same line resumes it."""
 
 
 class Execution:
@@ -157,9 +156,11 @@ class Execution:
         self._tell_claimed(claimed)
         self.lease_began = claimed.began
         self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
+        beginning = self._beginning = Beginning.of(row, claimed.rows, self.definition)
+        row, rows = beginning.row, beginning.rows
         run = LiveRun(
             row,
-            claimed.rows,
+            rows,
             self.loop,
             submit=self._submit,
             announce=self.journal.announce,
@@ -276,7 +277,7 @@ class Execution:
 
     async def _run_body(self, run: LiveRun) -> Any:
         try:
-            run.refuse_damaged_saves()
+            await self._beginning.made(run, self._committed)
         except Stop as stop:
             return await self._stopped(run, stop.error)
         root = body.start(run, self.call)
@@ -315,7 +316,7 @@ class Execution:
                 self.home._unreturned.add(self._handed_back(run))
             raise error
         finish = self._handed_back(run)
-        if isinstance(error, (Diverged, CodecError, InDoubt)):
+        if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch)):
             finish.status = "in_doubt" if isinstance(error, InDoubt) else "parked"
             finish.error = Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode()
             finish.parent_no = self.parent_no
@@ -392,7 +393,7 @@ class Execution:
             return await self._stopped(run, run.stop.error if run.stop else refused)
         if unclaimed:
             self.log.warning("the code takes another way now, never asked for again: %s", named(unclaimed))
-        self.log.info("%s; steps: %d executed, %d recalled", finish.status, run.executed, run.recalled)
+        self.log.info("%s; steps: %d executed, %d recalled%s", finish.status, run.executed, run.recalled, kept_by(run))
         if isinstance(error, asyncio.CancelledError):  # as it is, it would look like a cancellation of who awaits it
             told = Failure.of_step(error)
             raise StepFailed(self.definition.name, told.type, told.message) from error
@@ -405,7 +406,7 @@ class Execution:
     def _submit(self, row: Checkpoint, committed: Callable[[Any, HoldfastError | None], None]) -> None:
         self.journal.submit(row, self.loop, committed)
 
-    async def _committed(self, row: RunRow | Finish) -> Any:
+    async def _committed(self, row: RunRow | Revision | Finish) -> Any:
         return await self.journal.committed(row, self.loop)
 
     async def _confirm_lease(self) -> None:

@@ -40,7 +40,7 @@ def accepted() -> dict[str, Code | None]:
     for workflow in marked_here():
         definition = workflow._definition
         if not _is_method(workflow):
-            refuses = getattr(definition, "on_change", None) == "refuse"
+            refuses = definition.on_change == "refuse"
             code = Code(definition.version, PYTHON) if refuses else None
             found[definition.name] = code if found.get(definition.name, code) == code else None
     return found

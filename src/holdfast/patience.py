@@ -48,5 +48,8 @@ class Patience:
         """How long after its start a process came to this call, and half as much again."""
         if not self._began_ms:
             for each in self._records.rows:
+                if not each.attempts:
+                    continue  # kept from another version, with the times of then
                 self._began_ms[each.epoch] = min(each.started_ms, self._began_ms.get(each.epoch, each.started_ms))
-        return 1.5 * (row.started_ms - self._began_ms[row.epoch]) / 1000 + 0.25
+        began_ms = self._began_ms.get(row.epoch, row.started_ms)
+        return 1.5 * (row.started_ms - began_ms) / 1000 + 0.25 if row.attempts else 0.25

@@ -99,7 +99,7 @@ class _Planning:
         run = self._run = self._live_run(loop)
         run.rehearsal = rehearsal = Rehearsal(run)
         try:
-            run.refuse_damaged_saves()
+            run.look_back()
         except Stop:
             self._tell(run, rehearsal, None)
             return

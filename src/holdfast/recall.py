@@ -7,6 +7,7 @@ moves to another branch (docs/design/order.md)."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeAlias
 
 from . import clock
@@ -76,22 +77,32 @@ class Records:
         return bool(self._retried) and (frame.scope, frame.branch, name, key, n) in self._retried
 
     def find(
-        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, fingerprint: bytes
+        self,
+        frame: Frame,
+        name: str,
+        key: str | None,
+        n: int,
+        version: str,
+        inputs: bytes,
+        fingerprint: bytes,
+        older: Collection[str] = (),
     ) -> Checkpoint | None:
-        """The record of this call, now claimed by it; None if it has none. Raises ``Diverged``."""
+        """The record of this call, now claimed by it; None if it has none. ``older``: versions of the step whose
+        records fit too. Raises ``Diverged``."""
         if not self._at:
             return None
+        versions = (version, *older) if older else (version,)
         here = self._at.get((frame.scope, frame.branch, name, key, n))
-        if here is not None and _fits(here, version, fingerprint) and here.seq not in self._claimed:
+        if here is not None and _fits(here, versions, fingerprint) and here.seq not in self._claimed:
             self._claimed.add(here.seq)
             return here
         if here is None:
             return None  # it was in flight; a later call with the same inputs keeps its own record
         for row in self._named(frame.scope, frame.branch, name):
-            if row.seq not in self._claimed and _fits(row, version, fingerprint):
+            if row.seq not in self._claimed and _fits(row, versions, fingerprint):
                 self._claimed.add(row.seq)
                 return row
-        if not _fits(here, version, fingerprint):
+        if not _fits(here, versions, fingerprint):
             raise diverged(self.run_id, here, Asked(frame, version, inputs, fingerprint))
         return None
 
@@ -102,7 +113,7 @@ class Records:
         begun it. Raises ``Diverged``."""
         row = self._begun.get((frame.scope, frame.branch, name, key, n))
         if row is not None:
-            if not _fits(row, version, digest):
+            if not _fits(row, (version,), digest):
                 raise diverged(self.run_id, row, Asked(frame, version, inputs, digest))
             self._claimed.add(row.seq)
         return row
@@ -255,5 +266,5 @@ def enclosing(scope: str, sign: str = " > ") -> list[str]:
     return [sign.join(parts[: k + 1]) for k in range(len(parts))]
 
 
-def _fits(row: Checkpoint, version: str, fingerprint: bytes) -> bool:
-    return row.fingerprint == fingerprint and row.version == version
+def _fits(row: Checkpoint, versions: Collection[str], fingerprint: bytes) -> bool:
+    return row.fingerprint == fingerprint and row.version in versions

@@ -304,6 +304,21 @@ def damage(what: str, instead: str = "start the work again") -> str:
     )
 
 
+def first_damage(id: str, rows: list[CheckpointRow], whole: list[CheckpointRow]) -> CodecError | None:
+    """What is told where one of ``rows`` is not as it was written, or one of the ``whole`` record is missing."""
+    gone = whole[-1].seq - len(whole) if whole else 0
+    if gone:
+        rows = whole  # a number that was changed looks like a gap
+    damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)
+    if damaged is not None:
+        what = f", checkpoint {damaged.seq} ({damaged.name}): the row's checksum does not match its content"
+    elif gone:
+        what = f": {count(gone, 'checkpoint')} missing among those recorded"
+    else:
+        return None
+    return CodecError(damage(f"run {id!r}{what}"))
+
+
 _DAMAGED = damage("the checksum of the run's row does not match its content")
 
 

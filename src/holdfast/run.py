@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, codec, resting
@@ -16,9 +16,11 @@ from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .logs import RunLog
 from .news import Bulletin, Told
+from .past import present
 from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
-from .records import count, damage, encode_unclaimed
+from .records import encode_unclaimed, first_damage
+from .salvage import Pool, Sought
 from .state import BodyView, Change, encode_change
 from .store import Checkpoint, RunRow
 from .waits import Waits
@@ -55,11 +57,15 @@ class LiveRun:
         self.seed = row.seed
         self.loop = loop
         self.home = home  # the Holdfast, for current()
-        self.records = Records(row.id, rows, ignored or set())
-        self.ignored = ignored or set()
+        self.whole, rows = rows, present(rows)
+        self.ignored = (ignored or set()) & {each.seq for each in rows}
+        self.records = Records(row.id, rows, self.ignored)
+        self.pool: Pool | None = None  # what may be kept of earlier attempts
+        self.kept = 0
+        self._schema = row.schema_version
         self.cancelled = {each.seq for each in rows if each.status == "cancelled"} - self.ignored
         self.refusals = 0
-        self.recorded_until = rows[-1].seq if rows else 0
+        self.recorded_until = self.whole[-1].seq if self.whole else 0
         self.delivered = 0
         self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
         self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
@@ -94,7 +100,7 @@ class LiveRun:
         self._calls_recorded = 0  # by this process
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
-        self._rows_are_whole = not rows
+        self._rows_are_whole = not self.whole
         self.under_way: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # calls not delivered, and in which task
         self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
@@ -284,11 +290,19 @@ class LiveRun:
             )
 
     def recall(
-        self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, digest: bytes
+        self,
+        frame: Frame,
+        name: str,
+        key: str | None,
+        n: int,
+        version: str,
+        inputs: bytes,
+        digest: bytes,
+        older: Collection[str] = (),
     ) -> Checkpoint | None:
-        """The record this call is to be answered with, or None if it must be executed. Raises ``Stop``."""
+        """The record this call is to be answered with, or None if this attempt has none. Raises ``Stop``."""
         try:
-            row = self.records.find(frame, name, key, n, version, inputs, digest)
+            row = self.records.find(frame, name, key, n, version, inputs, digest, older)
         except Diverged as error:
             self._refuse_damaged(self.records.unasked)  # a row that was changed tells nothing about the program
             raise self.poison(error) from None
@@ -312,24 +326,29 @@ class LiveRun:
             self._refuse_damaged([row])
         return row
 
-    def refuse_damaged_saves(self) -> None:
-        """Saves are no call's records; the state is read from them. Raises ``Stop``."""
-        self._refuse_damaged([row for row in self.records.rows if row.kind == "save"])
+    def keep(self, sought: Sought) -> Checkpoint | None:
+        """What this call keeps of an earlier attempt; None if it must be executed. Raises ``Stop``."""
+        assert self.pool is not None
+        try:
+            return self.pool.find(sought)
+        except Diverged as error:
+            raise self.poison(error) from None
+
+    def look_back(self) -> None:
+        """Before the program begins: the state is read from saves, which are no call's records, and what may be kept
+        from earlier attempts. Raises ``Stop`` if any of that is damaged."""
+        if len(self.records.rows) == len(self.whole):
+            self._refuse_damaged([row for row in self.records.rows if row.kind == "save"])
+            return
+        self._refuse_damaged(self.whole)
+        self._rows_are_whole = True
+        self.pool = Pool(self.id, self.whole, self._schema)
 
     def _refuse_damaged(self, rows: list[Checkpoint]) -> None:
         """Raises ``Stop`` if one of ``rows`` is not as it was written, or if any row is missing."""
-        known = self.records.rows
-        gone = known[-1].seq - len(known) if known else 0
-        if gone:
-            rows = known  # a number that was changed looks like a gap
-        damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)
+        damaged = first_damage(self.id, rows, self.whole)
         if damaged is not None:
-            what = f", checkpoint {damaged.seq} ({damaged.name}): the row's checksum does not match its content"
-        elif gone:
-            what = f": {count(gone, 'checkpoint')} missing among those recorded"
-        else:
-            return
-        raise self.poison(CodecError(damage(f"run {self.id!r}{what}")))
+            raise self.poison(damaged)
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
         self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)
@@ -338,11 +357,12 @@ class LiveRun:
 
     # -- outcomes ------------------------------------------------------------------------------------------
 
-    def record(self, pending: Pending, change: dict[str, Any] | None) -> None:
-        """Number its row and send it to be committed; once it is, and its turn has come, it is delivered."""
+    def record(self, pending: Pending, change: dict[str, Any] | None, kept: int = 0) -> None:
+        """Number its row and send it to be committed; once it is, and its turn has come, it is delivered. ``kept``:
+        the row of an earlier attempt that it is taken from."""
         self.check()
         row = pending.row
-        self._carry(row, change)
+        self._carry(row, change, kept)
         self._number(row)
         self._calls_recorded += row.kind in _CALLS
         if row.status == "cancelled":
@@ -351,13 +371,14 @@ class LiveRun:
             self.records.add(row)
         self._submit(row, pending.committed)
 
-    def _carry(self, row: Checkpoint, change: dict[str, Any] | None) -> None:
+    def _carry(self, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
         """Let it carry the change it makes, and what the body has changed since the row before."""
         # Not on the rows inside a call: these are no longer read once it is finished.
         body = None if row.scope else self.view.carry(self.delivered)
-        if change or body:
+        if change or body or kept:
             where = f"the state change of {row.kind} {row.name!r}"
-            row.delta = encode_change(Change(step=change, body=body, after=self.delivered if body else 0), where)
+            after = self.delivered if body else 0
+            row.delta = encode_change(Change(step=change, body=body, after=after, kept=kept), where)
         if body:
             self.view.carried(body)
 
@@ -366,12 +387,12 @@ class LiveRun:
         row.seq = self._seq
         row.checksum = row.compute_checksum()
 
-    def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None) -> None:
+    def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None, kept: int = 0) -> None:
         """Record what is no outcome, and so is delivered to nobody. ``committed`` is told when it is, or never will be:
-        then the run must stop."""
+        then the run must stop. ``kept``: the row of an earlier attempt that it is taken from."""
         self.check()
         assert row.status in OPEN
-        self._carry(row, None)
+        self._carry(row, None, kept)
         self._number(row)
         if row.scope or row.kind == "step":
             self.records.add(row)

@@ -13,16 +13,18 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from . import clock, codec
-from .admission import refuse_other_version, refuse_other_work
+from .admission import refuse_other_work
+from .beginning import Unloaded
 from .claiming import Claimed
 from .errors import CodecError, Fenced, HoldfastError, StoreError
-from .execution import Execution, Unloaded
+from .execution import Execution
 from .failure import Failure
 from .known import call_again, workflow_of
 from .logs import RunLog
 from .records import count, refuse_damaged
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
+from .versions import refuse_other_version
 
 if TYPE_CHECKING:
     from .app import Holdfast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
@@ -11,12 +12,23 @@ from . import codec, delta, lease
 from .admission import ID_FORM, is_id
 from .claiming import Claimed, Claiming
 from .definition import PYTHON
-from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, Mismatch, NotRecorded, StoreError
+from .errors import (
+    Busy,
+    Cancelled,
+    CodecError,
+    Fenced,
+    HoldfastError,
+    Mismatch,
+    NotRecorded,
+    StoreError,
+    VersionMismatch,
+)
 from .logs import RunLog
 from .recall import blank_row
 from .records import count, damage
 from .state import Change, encode_change, replay
-from .store import Checkpoint, Finish, RunRow
+from .store import Checkpoint, Finish, Revision, RunRow, revised
+from .upgrades import migrated, refuse_unfit_choice, refuse_unfit_schema
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -28,9 +40,22 @@ class Session:
     ``state`` is a plain dict, as it was saved last. Nothing is durable before ``await session.save()``.
     """
 
-    def __init__(self, home: Holdfast, id: str, initial: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        home: Holdfast,
+        id: str,
+        initial: dict[str, Any],
+        *,
+        schema_version: int | None = None,
+        migrate: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        on_change: str | None = None,
+    ) -> None:
         if not isinstance(id, str) or not is_id(id):
             raise TypeError(f"a session's id must be {ID_FORM}, got {id!r:.200}")
+        _refuse_unfit(schema_version, migrate, on_change)
+        self._schema_version = schema_version or 0
+        self._migrate = migrate
+        self._on_change = on_change or "refuse"
         self._home = home
         self.id = id
         self._log = RunLog(id, "session")
@@ -55,14 +80,15 @@ class Session:
             claimed = await self._claim()
             row, rows = claimed.row, claimed.rows
             try:
-                self.state = self._restored(row, rows)
-                self._saved = delta.copy(self.state)
+                self._saved = self._restored(row, rows)
+                self.state = self._brought_along(row)
             except BaseException:
                 await self._hand_back(row)
                 raise
         except BaseException:
             home._session_ids.discard(self.id)
             raise
+        self._row_schema_version = row.schema_version
         self._seq = rows[-1].seq if rows else 0
         self._began = claimed.began
         self._row = row
@@ -77,6 +103,28 @@ class Session:
                 what = f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content"
                 raise CodecError(damage(what, "open a session"))
         return replay(initial, rows)
+
+    def _brought_along(self, row: RunRow) -> dict[str, Any]:
+        """What was saved, in the shape that this program expects; the first save will say so."""
+        saved: dict[str, Any] = delta.copy(self._saved)
+        if row.schema_version == self._schema_version:
+            return saved
+        was = f"session {self.id!r} was saved with schema version {row.schema_version}"
+        if self._migrate is not None:
+            made: dict[str, Any] = migrated(saved, row.schema_version, self._migrate, f"session {self.id!r}")
+            self._log.warning("saved with schema version %d, brought to %d", row.schema_version, self._schema_version)
+            return made
+        if self._on_change == "restart":
+            self._log.warning(
+                "saved with schema version %d, begun anew as %d", row.schema_version, self._schema_version
+            )
+            initial: dict[str, Any] = delta.copy(self._initial)
+            return initial
+        raise VersionMismatch(
+            f"{was}, and this program says {self._schema_version or 'none'}. Say with migrate= how the one becomes the "
+            "other, begin anew from the initial state (on_change='restart'; what was saved stays in its history), or "
+            "open a session under a new id. Nothing was changed."
+        )
 
     async def _claim(self) -> Claimed:
         initial = self._initial
@@ -93,6 +141,7 @@ class Session:
             seed=os.urandom(16),
             owner=self._home.owner,
             lease_until_ms=self._home._lease.ttl_ms,
+            schema_version=self._schema_version,
         )
         claimed = await Claiming(self._home, self._journal, new, self._admit, wait=True).claimed()
         before = claimed.before
@@ -116,17 +165,20 @@ class Session:
         async with self._saving:
             row = self._open_row()
             changed = delta.diff(self._saved, self.state)
-            if changed is None:
+            is_other = self._row_schema_version != self._schema_version
+            if changed is None and not is_other:
                 return
             checkpoint = blank_row(row.no, row.epoch, kind="save")
+            checkpoint.version = str(self._schema_version or "")
             checkpoint.delta = encode_change(Change(body=changed, after=self._seq), f"session {self.id!r}")
             # From here on the row is under way, also if whoever waits for it is cancelled.
             self._saved = delta.copy(self.state)
             self._seq += 1
             checkpoint.seq = self._seq
             checkpoint.checksum = checkpoint.compute_checksum()
+            self._row_schema_version = self._schema_version
             try:
-                await self._committed(checkpoint)
+                await self._committed(self._revision(row, checkpoint) if is_other else checkpoint)
             except Fenced:
                 self._lost = Fenced(f"session {self.id!r} was taken over by another owner; this save was refused")
                 self._log.error("fenced")
@@ -134,6 +186,21 @@ class Session:
             except (StoreError, CodecError) as error:
                 self._lost = error
                 raise
+
+    def _revision(self, row: RunRow, begins: Checkpoint) -> Revision:
+        """That the session is of this program's schema version from ``begins`` on."""
+        revision = Revision(
+            begins=begins,
+            version=row.version,
+            python=row.python,
+            module=row.module,
+            file=row.file,
+            schema_version=self._schema_version,
+            state=row.state,
+            checksum=0,
+        )
+        revision.checksum = revised(row, revision).compute_checksum()
+        return revision
 
     def _open_row(self) -> RunRow:
         if self._row is None:
@@ -187,9 +254,22 @@ class Session:
         if row is not None and held is not None and row.no not in held and self._began < began:
             self._lost = Fenced(f"session {self.id!r} was taken over by another owner")
 
-    async def _committed(self, row: RunRow | Checkpoint | Finish) -> Any:
+    async def _committed(self, row: Checkpoint | Revision | Finish) -> Any:
         self._home._check_open()
         return await self._journal.committed(row, asyncio.get_running_loop())
+
+
+def _refuse_unfit(schema_version: object, migrate: object, on_change: object) -> None:
+    """Raises ``TypeError`` or ``ValueError`` for options of a session that make no sense."""
+    where = "hf.session: "
+    refuse_unfit_schema(schema_version, migrate, where)
+    if on_change is None:
+        return
+    refuse_unfit_choice(on_change, ("restart", "refuse"), where)
+    if schema_version is None:
+        raise ValueError(f"{where}on_change= says what becomes of a state of another schema_version=, which is missing")
+    if migrate is not None:
+        raise ValueError(f"{where}migrate= and on_change= both say what becomes of an older state; give one of them")
 
 
 def _end_of(row: RunRow) -> Finish:

@@ -15,19 +15,23 @@ import msgspec
 
 from . import codec, delta
 from .errors import CodecError, StateConflict
+from .past import present
 from .store import Checkpoint
 
 
 class Change(msgspec.Struct, omit_defaults=True):
-    """What a row says of state: the step's own change, and the body's changes made after ``after`` was delivered."""
+    """What a row says of state: the step's own change, and the body's changes made after ``after`` was delivered.
+
+    ``kept``: the row of an earlier attempt that its outcome, this change among it, was taken from; 0 if none."""
 
     step: dict[str, Any] | None = None
     body: dict[str, Any] | None = None
     after: int = 0
+    kept: int = 0
 
 
 def encode_change(change: Change, where: str) -> bytes | None:
-    if not change.step and not change.body:
+    if not (change.step or change.body or change.kept):
         return None
     plain = {name: value for name, value in msgspec.structs.asdict(change).items() if value}
     try:
@@ -146,9 +150,10 @@ class BodyView(View):
 
 
 def replay(initial: dict[str, Any], rows: Iterable[Checkpoint]) -> dict[str, Any]:
-    """The state after the checkpoints ``rows``, as a reader arrives at it."""
+    """The state after the checkpoints ``rows``, as a reader arrives at it. What earlier attempts of the run made of the
+    state is no part of it; ``initial`` is that of the last attempt."""
     events: list[tuple[int, int, int, dict[str, Any]]] = []
-    for row in rows:
+    for row in present(list(rows)):
         if row.delta is None or row.scope:
             continue
         change = decode_change(row)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from . import clock, codec, threads
 from .branches import Frame, current_frame
-from .calls import arrive, cancelled, recalled, recorded, refuse_elsewhere, refuse_second_call
+from .calls import arrive, cancelled, kept, recalled, recorded, refuse_elsewhere, refuse_second_call
 from .errors import CodecError, HoldfastError, NotInRun, StepFailed
 from .expected import Expected
 from .failure import Failure
 from .lazy import LazyCoroutine
 from .recall import blank_row
+from .salvage import Sought
 from .store import Checkpoint
 
 if TYPE_CHECKING:
@@ -198,21 +199,34 @@ class WaitCall(LazyCoroutine[R_co]):
         row, error = run.recall(frame, self.name, self.key, self.n, "", self.inputs, self.digest), None
         if row is not None:
             await recalled(self, row)
+        elif run.pool is not None and (source := run.keep(self._sought)) is not None:
+            row = self._row()
+            await kept(self, row, source)
         else:
             row, error = await self._waited()
         return self._answer(row, error)
+
+    @property
+    def _sought(self) -> Sought:
+        return Sought(self.frame, self.kind, self.name, self.key, self.n, "", self.inputs, self.digest)
+
+    def _row(self) -> Checkpoint:
+        """The checkpoint of its outcome."""
+        frame = self.frame
+        row = blank_row(frame.run.no, frame.run.epoch, kind=self.kind)
+        row.scope, row.branch, row.name, row.key, row.n = frame.scope, frame.branch, self.name, self.key, self.n
+        row.fingerprint, row.inputs = self.digest, codec.preview(self.inputs)
+        return row
 
     async def _waited(self) -> tuple[Checkpoint, BaseException | None]:
         frame, run = self.frame, self.frame.run
         if run.irreversible.holds(frame):
             await run.hold()
-        begun = run.begun(frame, self.name, self.key, self.n, "", self.inputs, self.digest)
-        row = blank_row(run.no, run.epoch, kind=self.kind)
-        row.scope, row.branch, row.name, row.key, row.n = frame.scope, frame.branch, self.name, self.key, self.n
-        row.fingerprint, row.inputs = self.digest, codec.preview(self.inputs)
+        begun, row = run.begun(frame, self.name, self.key, self.n, "", self.inputs, self.digest), self._row()
+        earlier = None if begun is not None or run.pool is None else run.pool.begun(self._sought)
         if run.rehearsal is not None:
             await run.rehearsal.rest(frame, row)
-        wait = run.waits.begin(frame, row, begun, seconds=self._seconds, ask=self.ask, expected=self.expected)
+        wait = run.waits.begin(frame, row, begun, earlier, seconds=self._seconds, ask=self.ask, expected=self.expected)
         wait.child, began = self.child, clock.monotonic()
         if run.observer is not None:
             run.observer("waiting", run, wait.begins)

@@ -140,12 +140,13 @@ class Waits:
         frame: Frame,
         row: Checkpoint,
         begun: Checkpoint | None,
+        earlier: Checkpoint | None,
         *,
         seconds: float | None,
         ask: str | None,
         expected: Expected | None,
     ) -> Wait:
-        """``begun``: the row with which an earlier process began it."""
+        """``begun``: the row with which an earlier process began it, ``earlier``: that of an earlier attempt."""
         if begun is not None:
             wait = Wait(frame, row, expected, codec.readable(begun.result or b""))
             wait.is_fresh, wait.begins = False, begun
@@ -153,10 +154,12 @@ class Waits:
         since = self.now_ms()
         until = None if seconds is None else since + math.ceil(seconds * 1000)
         expects = None if expected is None else expected.description
+        if earlier is not None:  # it has waited since then, and lasts as long as it was begun for
+            since, until = (codec.readable(earlier.result or b"")[name] for name in ("since", "until"))
         told = {"since": since, "until": until, "ask": ask, "expects": expects}
         wait = Wait(frame, row, expected, told)
         begins = replace(row, status="waiting", result=codec.encode(told, codec.Types.none, f"the wait {row.name!r}"))
-        self._run.note(begins)
+        self._run.note(begins, kept=0 if earlier is None else earlier.seq)
         wait.begins = begins
         return wait
 

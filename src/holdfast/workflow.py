@@ -11,9 +11,9 @@ import itertools
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from . import codec, context, threads
 from .branches import current_frame
@@ -283,6 +283,7 @@ def step(
     *,
     name: str | None = None,
     version: str | int | None = None,
+    upgrade: Mapping[str | int, Callable[[Any], Any]] | None = None,
     key: Callable[..., str] | None = None,
     ignore: str | Iterable[str] = (),
     returns: Any = codec.MISSING,
@@ -298,11 +299,11 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a step: the unit that is done once and remembered.
 
     ``name``: default ``__qualname__``; one name is one step in a run. ``version``: recorded with each checkpoint; a
-    record of another version does not fit. ``key``: from the arguments to a ``str`` that numbers the call instead of
-    its position.
-    ``ignore``: arguments that are no inputs (clients, secrets). ``returns``: the type of the result, where the
-    annotation does not say. ``attempts``, ``retry_on``, ``backoff`` (seconds before the second attempt, doubled for
-    each further one, with jitter, at most 60), ``timeout`` (seconds an attempt; async only).
+    record of another version does not fit, unless ``upgrade={1: fn}`` turns its result, which ``fn`` is given, into
+    one of the next version named there, or of this one. ``key``: from the arguments to a ``str`` that numbers the call
+    instead of its position. ``ignore``: arguments that are no inputs (clients, secrets). ``returns``: the type of the
+    result, where the annotation does not say. ``attempts``, ``retry_on``, ``backoff`` (seconds before the second
+    attempt, doubled for each further one, with jitter, at most 60), ``timeout`` (seconds an attempt; async only).
 
     ``once``: what it does cannot be undone, so it is never silently executed twice. Where it is not known what came of
     an attempt (its process died, it timed out, was cancelled, or raised what is not in ``not_done``), ``verify`` is
@@ -334,13 +335,24 @@ def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[
 def workflow(function: Callable[P, R], /) -> PlainWorkflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str | int | None = None, queue: str = DEFAULT_QUEUE, max_deaths: int = 5
+    *,
+    name: str | None = None,
+    version: str | int | None = None,
+    on_change: Literal["salvage", "restart", "refuse"] = "salvage",
+    schema_version: int | None = None,
+    migrate: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+    queue: str = DEFAULT_QUEUE,
+    max_deaths: int = 5,
 ) -> _WorkflowDecorator: ...
 def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Mark a function as a workflow: the plan of a job, whose steps are remembered.
 
-    ``name``: default ``__qualname__``. ``version``: default a fingerprint of the function's syntax tree; a run
-    resumes only under the version (and Python ``major.minor``) that recorded it. ``queue``: where a worker finds its
+    ``name``: default ``__qualname__``. ``version``: default a fingerprint of the function's syntax tree.
+    ``on_change``: what becomes of a run that another version (or Python ``major.minor``) recorded and did not finish.
+    "salvage" starts from the top, and steps keep their results where name, step version and inputs are the same;
+    "restart" keeps only those of ``once`` steps; "refuse" raises ``VersionMismatch``. ``schema_version``: of the
+    shape of the run's state, from 1; ``migrate(state, from_version)`` brings an initial state of another one to it.
+    ``queue``: where a worker finds its
     runs. ``max_deaths``: a run that so many processes in a row died over, without a checkpoint between, is parked by
     the worker that finds it."""
     decorator = _WorkflowDecorator(_known(options, "workflow"))
@@ -348,9 +360,11 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> A
 
 
 _OPTIONS = {
-    "step": frozenset({"name", "version", "key", "ignore", "returns", "attempts", "retry_on", "backoff", "timeout"})
+    "step": frozenset(
+        {"name", "version", "upgrade", "key", "ignore", "returns", "attempts", "retry_on", "backoff", "timeout"}
+    )
     | {"once", "verify", "not_done"},
-    "workflow": frozenset({"name", "version", "queue", "max_deaths"}),
+    "workflow": frozenset({"name", "version", "on_change", "schema_version", "migrate", "queue", "max_deaths"}),
 }
 
 

@@ -186,14 +186,14 @@ def test_generators_are_refused_with_advice(decorator: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"pure": True}, {"on_change": "salvage"}, {"upgrade": None}, {"attempt": 3}],
+    [{"pure": True}, {"on_change": "salvage"}, {"attempt": 3}],
 )
 def test_unknown_options_of_a_step(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"unexpected option '{next(iter(options))}'.*attempts"):
         step(**options)
 
 
-@pytest.mark.parametrize("options", [{"on_change": "salvage"}, {"attempts": 3}, {"timeout": 1}, {"retention": 1}])
+@pytest.mark.parametrize("options", [{"attempts": 3}, {"timeout": 1}, {"retention": 1}])
 def test_unknown_options_of_a_workflow(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"unexpected option '{next(iter(options))}'"):
         workflow(**options)

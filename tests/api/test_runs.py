@@ -147,7 +147,7 @@ def test_another_version_is_refused_and_changes_nothing(url: str) -> None:
     async def plan(number: int) -> int:
         return await double(number) + await maybe(number)
 
-    @workflow(name="plan", version="2")
+    @workflow(name="plan", version="2", on_change="refuse")
     async def later_plan(number: int) -> int:
         return await double(number) - await maybe(number)
 
@@ -181,7 +181,7 @@ def test_the_fingerprint_of_an_undeclared_version_is_the_code_not_its_looks(url:
     async def plan() -> int:
         return await maybe()
 
-    @workflow(name="plan")
+    @workflow(name="plan", on_change="refuse")
     async def replan() -> int:
         return await maybe() + 1
 

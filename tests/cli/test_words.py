@@ -172,10 +172,10 @@ def test_a_run_that_diverged_and_one_of_another_version_are_exit_code_3(odd: Ter
     (odd.folder / "way").write_text("south")
     diverged = odd.type("run", "odd:wanders", "--id", "w", *STORE)
     assert (diverged.code, "text: recorded 'north', now 'south'" in diverged.err) == (3, True), diverged
-    program.write_text(stops.replace('version="1"', 'version="2"'))
+    program.write_text(stops.replace('version="1"', 'version="2", on_change="refuse"'))
     other = odd.type("resume", "w", *STORE)
     assert other.code == 3
-    assert "run 'w' was recorded by version '1' of 'wanders', and this is version '2'. Resume it" in other.err
+    assert "run 'w' was recorded by version '1' of 'wanders', and this is version '2'. This code" in other.err
     assert "Python" not in other.err
     assert "version=" not in other.err
 
@@ -199,7 +199,10 @@ def test_a_record_that_is_damaged_is_exit_code_3(odd: Terminal) -> None:
 def test_a_version_nobody_chose_comes_with_the_advice_to_choose_one(odd: Terminal) -> None:
     assert odd.type("run", "odd:unversioned", "--id", "u", *STORE).code == 1
     program = odd.folder / "odd.py"
-    program.write_text(program.read_text().replace('LookupError("not yet")', 'LookupError("never")'))
+    changed = program.read_text().replace('LookupError("not yet")', 'LookupError("never")')
+    program.write_text(
+        changed.replace("@workflow\nasync def unversioned", '@workflow(on_change="refuse")\nasync def unversioned')
+    )
     other = odd.type("run", "odd:unversioned", "--id", "u", *STORE)
     assert other.code == 3
     assert "(A version= of your own on @workflow says which changes matter.)" in other.err

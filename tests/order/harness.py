@@ -76,7 +76,7 @@ async def execute(
 ) -> Record:
     """Run it to its end on this loop; what it lives through is appended to ``events``, and ``observer`` is told too."""
     world = programs.worlds[id] = World(timing, events=[] if events is None else events)
-    seen: dict[str, list[tuple[Any, ...]]] = {"began": [], "executed": [], "recalled": [], "waiting": []}
+    seen: dict[str, list[tuple[Any, ...]]] = {"began": [], "executed": [], "recalled": [], "waiting": [], "kept": []}
 
     def observe(event: str, run: Any, row: Checkpoint) -> None:
         seen[event].append(_place(row))

@@ -181,7 +181,10 @@ def test_another_version_is_refused() -> None:
 
 def edited_version() -> BaseException:
     async def main() -> BaseException:
-        first, then = workflow(name="edited", version="1")(three), workflow(name="edited", version="2")(three)
+        first, then = (
+            workflow(name="edited", version="1")(three),
+            workflow(name="edited", version="2", on_change="refuse")(three),
+        )
         record = await execute(first, "edited", MemoryStore(), 0)
         async with Holdfast(restored(record, 2)) as hf:
             with pytest.raises(holdfast.VersionMismatch) as raised:

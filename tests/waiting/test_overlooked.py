@@ -143,7 +143,7 @@ def test_a_child_that_a_worker_parks_is_told(store: Store, monkeypatch: pytest.M
 
     def of_other_code(batch: Any) -> Any:
         for row in batch.creates:
-            row.version = "0" if row.id == "k" else row.version
+            row.inputs = b"\xc1" if row.id == "k" else row.inputs
         return commit(batch)
 
     async def main() -> None:
@@ -152,7 +152,7 @@ def test_a_child_that_a_worker_parks_is_told(store: Store, monkeypatch: pytest.M
             await hf.submit(parent_of("k", 0), id="p")
             assert await ended(store, "p") == ["done"]
             assert row_of(store, "k").status == "parked"
-            assert (await hf.get("p")).result == "VersionMismatch"
+            assert (await hf.get("p")).result == "CodecError"
 
     asyncio.run(main())
 

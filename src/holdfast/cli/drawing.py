@@ -39,7 +39,7 @@ ENDS = {
 }
 LOST = ("died", "lapsed")  # how an owner ends that does not hand its run back
 _MERMAID = {"#": "#35;", ";": "#59;", "<": "#lt;", ">": "#gt;"}
-_PLAIN = str.maketrans("┏┃┗┊━✓✗⊘‖▸↻→·…×–", "/|\\:=+x/!>=>..x-")
+_PLAIN = str.maketrans("┏┃┗╋┊━✓✗⊘‖▸↻→·…×–", "/|\\+:=+x/!>=>..x-")
 
 
 def draw(lines: list[Line], processes: list[Process], began_ms: int, width: int, encoding: str) -> Iterator[Text]:
@@ -75,6 +75,8 @@ class _Page:
                 yield from self._step(line)
             case "flying":
                 yield self._flying(line)
+            case "version":
+                yield from self._wrapped(line, new_version(line.rows[0]), "yellow", "╋", line.ended_ms)
             case _:
                 yield from self._said(line)
 
@@ -115,7 +117,7 @@ class _Page:
 
     def _step(self, line: Line) -> Iterator[Text]:
         row, many = line.rows[0], len(line.rows)
-        sign, style = SIGNS[row.status] if row.kind != "save" else ("·", "dim")
+        sign, style = SIGNS[row.status if row.attempts else "kept"] if row.kind != "save" else ("·", "dim")
         name = Text.assemble((f"{sign} ", style), "  " * depth_of(row), name_of(row, numbered=many == 1))
         if many > 1:
             name.append(f"  ×{many:,}", "bold")
@@ -127,6 +129,7 @@ class _Page:
         seq = str(row.seq) if many == 1 else ""
         margin = self._margin(line, "┃" if line.kind != "folded" else "┊", line.ended_ms, seq)
         took = seconds(total) if row.kind != "save" and row.status not in OPEN else ""
+        took = f"kept ({took})" if not row.attempts else took
         yield self._row(margin, line, name, took, self._value(line) if many == 1 else "")
         if many > 1 and row.kind != "save":
             slow = line.slowest
@@ -184,7 +187,7 @@ class _Page:
 
 
 def _below(sign: str) -> str:
-    return {"┏": "┃", "┗": " "}.get(sign, sign)
+    return {"┏": "┃", "┗": " ", "╋": "┃"}.get(sign, sign)
 
 
 def _spent(rows: list[Checkpoint]) -> str:
@@ -195,6 +198,17 @@ def _spent(rows: list[Checkpoint]) -> str:
 def _gap(before: Process, between_ms: int) -> str:
     """When a lost owner ended is not known, only when it was last heard of."""
     return f"{seconds(between_ms / 1000)} {'after its last sign of life' if before.end in LOST else 'with nobody'}"
+
+
+def new_version(row: Checkpoint) -> str:
+    """What the row that begins a new attempt says."""
+    told = codec.readable(row.result or b"")
+    parts = []
+    for name in ("version", "schema_version", "python"):
+        if told["from"][name] != told["to"][name]:
+            parts.append(f"{name.replace('_', ' ')} {told['from'][name]} → {told['to'][name]}")
+    how = {"salvage": "from the top, with what still holds", "restart": "from the top"}[row.status]
+    return f"checkpoint {row.seq}, new code: {escaped(', '.join(parts))}; {row.status}: {how}"
 
 
 def depth_of(row: Checkpoint) -> int:
@@ -261,6 +275,8 @@ def _messages(line: Line, processes: list[Process], title: str) -> Iterator[str]
         case "flying":
             what = line.flying.name if line.flying is not None else f"{line.more} more steps"
             yield f"Note over {who}: {_said(what)} {'cut off' if process.is_over else 'in flight'}"
+        case "version":
+            yield f"Note over {who}: {_said(new_version(line.rows[0]))}"
         case "end":
             if process.end in LOST:
                 yield f"Note over {who}: {process.end}"

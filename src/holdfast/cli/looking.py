@@ -12,6 +12,8 @@ from holdfast import lease
 from holdfast.cli.options import opened, shared
 from holdfast.cli.printing import ago, console, escaped, iso, local, print_json
 from holdfast.cli.problems import DONE, Problem
+from holdfast.cli.stranded import plain as plain_stranded
+from holdfast.cli.stranded import print_stranded, stranded
 from holdfast.cli.timeline import process_of
 from holdfast.cli.waiting import plain
 from holdfast.expected import text_of
@@ -67,11 +69,18 @@ def condition_of(row: RunRow, now_ms: int) -> str:
 @click.option("--workflow", metavar="NAME", help="Only runs of this one.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @click.option("--waiting", is_flag=True, help="Only those that wait, and what each waits for: who is asked what.")
+@click.option(
+    "--stranded", "lost", is_flag=True, help="Only unfinished ones that the code at hand cannot go on with, and why."
+)
 @shared
 def list_command(
-    status: str | None, workflow: str | None, limit: int, waiting: bool, store: str | None, as_json: bool
+    status: str | None, workflow: str | None, limit: int, waiting: bool, lost: bool, store: str | None, as_json: bool
 ) -> int:
     """The runs of a store, newest first."""
+    if lost:
+        if status is not None or waiting:
+            raise Problem("--stranded looks at all unfinished runs; leave out --status and --waiting.")
+        return _list_stranded(workflow, limit, store, as_json=as_json)
     if waiting:
         if status not in (None, "waiting"):
             raise Problem(f"--waiting lists the runs that wait, and --status {status} others.")
@@ -110,6 +119,20 @@ def list_command(
         )
     console().print(table)
     _print_more(more, limit)
+    return DONE
+
+
+def _list_stranded(workflow: str | None, limit: int, store: str | None, *, as_json: bool) -> int:
+    with opened(store) as hf:
+        found, url = stranded(hf, workflow), hf.url
+    more = len(found) > limit
+    if as_json:
+        print_json({"store": url, "runs": [plain_stranded(each) for each in found[:limit]], "more": more})
+    elif not found:
+        console().print(f"the code at hand can go on with every unfinished run in {escaped(url)}", markup=False)
+    else:
+        print_stranded(found[:limit])
+        _print_more(more, limit)
     return DONE
 
 

@@ -66,11 +66,11 @@ class Progress:
                     self._line(run, row, event, "")
             elif event == "waiting":
                 self._line(run, row, event, "")
-            elif event == "recalled":
+            elif event in ("recalled", "kept"):
                 self.recalled[row.name] += 1
                 if not row.scope:
                     self.recalled_s += row.duration_ms / 1000
-                self._line(run, row, event, "recalled")
+                self._line(run, row, event, "recalled" if event == "recalled" else "kept from another version")
             else:
                 self.executed[row.name] += row.kind in ("step", "workflow")
                 self._running.pop(id(row), None)
@@ -185,6 +185,9 @@ SIGNS = {
     "began": ("▸", "cyan"),
     "done": ("✓", "green"),
     "recalled": ("↻", "blue"),
+    "kept": ("↻", "blue"),
+    "salvage": ("⇢", "yellow"),
+    "restart": ("⇢", "yellow"),
     "failed": ("✗", "bold red"),
     "cancelled": ("⊘", "yellow"),
     "waiting": ("…", "cyan"),
@@ -196,6 +199,9 @@ _ASCII = {
     "began": (">", "cyan"),
     "done": ("+", "green"),
     "recalled": ("=", "blue"),
+    "kept": ("=", "blue"),
+    "salvage": (">", "yellow"),
+    "restart": (">", "yellow"),
     "failed": ("x", "bold red"),
     "cancelled": ("/", "yellow"),
     "waiting": ("~", "cyan"),

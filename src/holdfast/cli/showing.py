@@ -12,17 +12,28 @@ from rich.text import Text
 import holdfast
 from holdfast import codec, lease
 from holdfast.app import Holdfast
-from holdfast.cli.drawing import draw, mermaid, name_of, told
+from holdfast.cli.drawing import draw, mermaid, name_of, new_version, told
 from holdfast.cli.looking import STYLES, condition_of, entry_of
 from holdfast.cli.options import opened, run_named, shared
 from holdfast.cli.printing import console, dollars, escaped, fields, iso, local, print_json, seconds, short
 from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.progress import preview_of
-from holdfast.cli.timeline import CALLS, Process, changed_keys, laid_out, process_of, processes_of, saved_by, stands_for
+from holdfast.cli.timeline import (
+    CALLS,
+    Process,
+    changed_keys,
+    kept_from,
+    laid_out,
+    process_of,
+    processes_of,
+    saved_by,
+    stands_for,
+)
 from holdfast.cli.waiting import in_words
 from holdfast.doubt import open_intents, told_by
 from holdfast.errors import HoldfastError
 from holdfast.failure import Failure
+from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN
 from holdfast.records import count, origin_of, unclaimed_in, waits_of
 from holdfast.state import replay
@@ -105,6 +116,7 @@ def _header(shown: Shown) -> dict[str, Any]:
         "module": row.module,
         "file": row.file,
         "python": row.python,
+        "schema_version": row.schema_version,
         "forked_from": origin_of(row),
         "unclaimed": unclaimed_in(shown.rows)[0],
         "spent": {"tokens": shown.spent.tokens, "usd": shown.spent.usd},
@@ -161,7 +173,8 @@ def _state(row: RunRow, rows: list[Checkpoint]) -> Any:
 
 def _print_header(shown: Shown, header: dict[str, Any]) -> None:
     out, row = console(), shown.row
-    what = f"{row.workflow}  version {row.version}" if row.workflow else "session"
+    schema = f"  schema version {row.schema_version}" if row.schema_version else ""
+    what = (f"{row.workflow}  version {row.version}" if row.workflow else "session") + schema
     condition = (header["condition"], STYLES.get(header["condition"], ""))
     out.print(Text.assemble((escaped(row.id), "bold"), "  ", condition, f"  {escaped(what)}"))
     room = max(20, out.width - LABEL - 2)
@@ -234,7 +247,8 @@ def _deaths(row: RunRow) -> str:
 
 
 def _costs(shown: Shown) -> str:
-    worked = sum(row.duration_ms for row in shown.rows if not row.scope and row.kind in CALLS and row.epoch > 0) / 1000
+    own = [row for row in shown.rows if row.kind in CALLS and row.attempts and row.epoch > 0 and not row.scope]
+    worked = sum(row.duration_ms for row in own) / 1000
     parts = [f"{seconds(worked)} in steps"] if shown.entry["steps"] else []
     if shown.spent.tokens:
         parts.append(count(shown.spent.tokens, "token"))
@@ -331,9 +345,15 @@ def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
 
 def _why(shown: Shown, row: Checkpoint) -> list[str]:
     """Process by process, whether the step was run or recalled, and for what reason."""
-    same = [
-        each for each in shown.rows if _place(each) == _place(row) and each.kind != "save" and each.status not in OPEN
-    ]
+    if row.kind == BEGINS:
+        return [new_version(row)]
+    attempt = present(shown.rows)
+    if row not in attempt:
+        after_it = next(each for each in shown.rows if each.kind == BEGINS and each.seq > row.seq)
+        return [f"of an earlier attempt, which ended with checkpoint {after_it.seq}: {new_version(after_it)}"]
+    if not row.attempts:
+        return [f"not run: kept from checkpoint {kept_from(row)}, of an earlier attempt under other code"]
+    same = [each for each in attempt if _place(each) == _place(row) and each.kind != "save" and each.status not in OPEN]
     before = [each for each in same if each.seq < row.seq]
     after = [each for each in same if each.seq > row.seq]
     anew = shown.failure is not None and row.seq in shown.failure.seqs

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from holdfast import codec, lease
 from holdfast.doubt import open_intents
 from holdfast.errors import CodecError, HoldfastError
+from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN, enclosing, scope_of
 from holdfast.state import decode_change
 from holdfast.store import Checkpoint, Claim, RunRow
@@ -117,7 +118,7 @@ def _last_seen(run: RunRow) -> tuple[int, bytes | None]:
 
 def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:
     process.end = end
-    recorded = max((_ended_ms(row) for row in process.rows), default=0)
+    recorded = max((_ended_ms(row) for row in process.rows if row.attempts), default=0)
     process.ended_ms = max(process.began_ms, seen_ms, recorded)
     if doing:
         try:
@@ -163,8 +164,10 @@ def _add_up(processes: list[Process], rows: list[Checkpoint], tried_anew: set[in
     sums: dict[tuple[int, int], list[float]] = {}  # (first, behind the last) process that recalled -> what
     later: dict[tuple[Any, ...], int] = {}  # place -> epoch of the row that came in its stead
     finished = {(scope_of_row(row), row.epoch) for row in rows if row.kind != "save"}
+    whole, rows = rows, present(rows)  # what an earlier attempt did is not recalled by this one, but what it kept
+    _add_up_kept(processes, whole)
     for row in reversed(rows):
-        if row.kind not in CALLS or row.status in OPEN or row.epoch not in number:
+        if row.kind not in CALLS or row.status in OPEN or row.epoch not in number or row.attempts == 0:
             continue
         place = (row.scope, row.branch, row.name, row.key, row.n)
         instead = later.get(place)
@@ -183,6 +186,25 @@ def _add_up(processes: list[Process], rows: list[Checkpoint], tried_anew: set[in
             for (first, until), (steps, seconds, tokens, usd) in sums.items():
                 if first <= k < until:
                     process.saved = process.saved.plus(Saved(int(steps), seconds, int(tokens), usd))
+
+
+def _add_up_kept(processes: list[Process], rows: list[Checkpoint]) -> None:
+    """What a process took over from an earlier attempt of the run, and so did not do again."""
+    cost_of = {row.seq: row for row in rows}
+    for process in processes:
+        for row in process.rows:
+            if row.attempts == 0 and row.kind in CALLS:
+                cost = cost_of.get(kept_from(row), row)
+                kept = Saved(0 if row.scope else 1, row.duration_ms / 1000, cost.tokens or 0, cost.usd or 0.0)
+                process.saved = process.saved.plus(kept)
+
+
+def kept_from(row: Checkpoint) -> int:
+    """The checkpoint of an earlier attempt that a row was taken from; 0 if it was not."""
+    try:
+        return decode_change(row).kept
+    except HoldfastError:
+        return 0
 
 
 def saved_by(processes: list[Process]) -> Saved:
@@ -236,18 +258,28 @@ def laid_out(processes: list[Process], now_ms: int, limit: int) -> list[Line]:
 def _grouped(process: Process, lane: int) -> Iterator[Line]:
     """Steps alike in a row are one line, and steps that take turns are one line each."""
     rows = process.rows
-    alike = [(row.kind, row.name, row.status, row.scope.count(" > "), bool(row.scope)) for row in rows]
+    alike = [
+        (row.kind, row.name, row.status, row.scope.count(" > "), bool(row.scope), row.attempts == 0) for row in rows
+    ]
     k = 0
     while k < len(rows):
         turn, length = _repeated(alike, k)
         if not length:
-            yield Line("step", lane, rows[k].started_ms, _ended_ms(rows[k]), [rows[k]])
+            began, ended = _span(process, rows[k : k + 1])
+            yield Line("version" if rows[k].kind == BEGINS else "step", lane, began, ended, [rows[k]])
             k += 1
             continue
         for part in range(turn):
             same = rows[k + part : k + length : turn]
-            yield Line("group", lane, min(row.started_ms for row in same), max(map(_ended_ms, same)), same)
+            yield Line("group", lane, *_span(process, same), same)
         k += length
+
+
+def _span(process: Process, rows: list[Checkpoint]) -> tuple[int, int]:
+    """From when to when; what was kept of an earlier attempt took no time of this process."""
+    if not rows[0].attempts:
+        return process.began_ms, process.began_ms
+    return min(row.started_ms for row in rows), max(map(_ended_ms, rows))
 
 
 def _repeated(alike: list[Any], start: int) -> tuple[int, int]:
@@ -276,7 +308,7 @@ def _with_idle(process: Process, lane: int) -> list[Line]:
 def _idle(process: Process) -> Iterator[tuple[int, int]]:
     """When no step of a process ran, though it lived, and for long."""
     busy = process.began_ms
-    spans = [(row.started_ms, _ended_ms(row)) for row in process.rows if row.kind in CALLS]
+    spans = [(row.started_ms, _ended_ms(row)) for row in process.rows if row.kind in CALLS and row.attempts]
     spans += [(each.started_ms, process.ended_ms) for each in process.flying]
     for began, ended in sorted(spans):
         if began - busy >= IDLE_MS:
@@ -339,7 +371,8 @@ class Axis:
             [
                 (line.began_ms, line.ended_ms)
                 for line in lines
-                if line.kind == "flying" or (line.rows and line.rows[0].kind in CALLS | {"save"})
+                if line.kind == "flying"
+                or (line.rows and line.rows[0].kind in CALLS | {"save"} and line.rows[0].attempts)
             ]
         )
 

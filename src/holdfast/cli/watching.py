@@ -23,6 +23,7 @@ from holdfast.cli.printing import console, escaped, print_json, seconds, short
 from holdfast.cli.problems import DONE, FAILED, STOPPED
 from holdfast.cli.progress import SIGNS, TALLY_EVERY_S, bar, signs
 from holdfast.cli.waiting import said_of_wait
+from holdfast.past import BEGINS
 from holdfast.recall import OPEN
 from holdfast.records import Checkpoint, Emitted, Event, Progress, Run, Skipped, count
 
@@ -141,9 +142,14 @@ class _Lines:
         sign, style = self._signs[event.status]
         again = f" (attempt {event.attempts})" if event.attempts > 1 else ""
         how = seconds(event.duration) + again if event.kind != "save" else ""
+        how = how if event.attempts else "kept from another version"
         depth = event.scope.count(" > ") + 1 if event.scope else 0
         name = f"{event.name}[{event.key}]" if event.key is not None else event.name or "(save)"
         text = Text.assemble("  " * (depth + 1), (f"{sign} ", style), f"{escaped(name)}  ", (how, "dim"))
+        if event.kind == BEGINS:
+            said_so = f"{event.status}: new code goes on with it, from the top (version {event.version} before)"
+            self._print(Text.assemble("  ", (f"{sign} ", style), escaped(said_so)))
+            return
         waits = said_of_wait(event.kind, event.name, event.key, event.status, event.result, 2 * self._console.width)
         if event.status == "intent":
             return  # the outcome tells it, and if none comes, the end does

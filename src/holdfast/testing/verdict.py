@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
+from math import inf
 
 from holdfast import codec
 from holdfast.failure import Failure
+from holdfast.past import BEGINS
 from holdfast.recall import OPEN
 from holdfast.store import Checkpoint, Claim, RunRow, Store
 
@@ -150,9 +152,12 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
             problems.append(
                 f"{place} was executed {times} times under epoch {epoch}, with {intents[place, epoch]} intents"
             )
+    begins = [row for row in rows if row.kind == BEGINS]
     for row in rows:
         if row.kind not in ("step", "workflow") or row.status in OPEN:  # a save, a wait, a note: none executes anything
             continue
+        # Other code, in an attempt after it, may ask for something else at this place.
+        until = next((each.epoch for each in begins if each.seq > row.seq), inf)
         place = place_of(row)
         told = f"{place} (seq {row.seq}, {row.status})"
         is_once = any(where == place for where, _ in intents)  # its outcome may have been found out outside
@@ -161,7 +166,7 @@ def _of_executions(rows: list[Checkpoint], events: list[Event], retried: set[int
                 f"{told} was recorded under epoch {row.epoch} with {attempts[place, row.epoch]} attempts, and "
                 f"executed {began[place, row.epoch]} times"
             )
-        again = [epoch for epoch in epochs[place] if epoch > row.epoch]
+        again = [epoch for epoch in epochs[place] if row.epoch < epoch < until]
         if again and row.seq not in retried:
             problems.append(f"{told} was committed under epoch {row.epoch}, and executed again under epoch {again[0]}")
     return problems
