@@ -132,7 +132,7 @@ PLANTED = [
         "src/holdfast/known.py",
         "            code = Code(definition.version, PYTHON) if refuses else None\n",
         "            code = None\n",
-        ["tests/worker/test_worker.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
+        ["tests/worker/test_left_alone.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
     ),
     Plant(
         "a takeover by a worker is not recorded as a death",
