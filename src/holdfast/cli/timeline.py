@@ -104,8 +104,7 @@ def processes_of(
             _end(process, end, *_last_seen(run))
         else:
             known = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
-            seen_ms = min(after.seen_ms, after.claimed_ms)  # who claimed it may count with shorter leases
-            _end(process, known.get(after.found, after.found), seen_ms, after.doing)
+            _end(process, known.get(after.found, after.found), after.seen_ms, after.doing)
     _add_up(found, rows, tried_anew)
     return found
 
@@ -113,7 +112,7 @@ def processes_of(
 def _last_seen(run: RunRow) -> tuple[int, bytes | None]:
     if run.owner is None:
         return run.updated_ms, None
-    return run.lease_until_ms - lease.Lease().ttl_ms, run.doing
+    return run.heard_ms, run.doing
 
 
 def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:

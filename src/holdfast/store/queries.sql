@@ -11,7 +11,8 @@
 --     id text, workflow text, version text, python text, module text, file text, inputs bytea, fingerprint bytea,
 --     state bytea, seed bytea, queue text, priority int8, parent_no int8, status text, result bytea, error bytea,
 --     deaths int8, owner text, epoch int8, lease_until_ms int8, created_ms int8, updated_ms int8, due_ms int8,
---     wakes int8, waiting bytea, doing bytea, checksum int8, end_checksum int8, schema_version int8, origin bytea
+--     wakes int8, waiting bytea, doing bytea, checksum int8, end_checksum int8, schema_version int8, origin bytea,
+--     heard_ms int8
 -- columns: run
 --     no int8, <new>
 -- columns: checkpoint
@@ -63,7 +64,7 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
     v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18, v.column19,
     CASE WHEN v.column18 IS NULL THEN 0 ELSE :now_ms + v.column20 END, :now_ms, :now_ms,
     CASE WHEN v.column23 = 0 THEN 0 ELSE :now_ms + v.column23 END, v.column24, v.column25, v.column26, v.column27, v.column28,
-    v.column29, v.column30
+    v.column29, v.column30, :now_ms
 FROM (VALUES :rows) AS v
 ON CONFLICT (id) DO NOTHING
 RETURNING no, id, owner, epoch, lease_until_ms, created_ms, due_ms
@@ -193,12 +194,12 @@ SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM holdfast.cla
 -- Before the claim itself, from the row as it is found.
 INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
 SELECT no, epoch + 1, :owner, :now_ms, coalesce(CAST(:lost AS TEXT), status),
-    CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
+    CASE WHEN owner IS NULL THEN updated_ms ELSE heard_ms END, doing
 FROM holdfast.run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 
 -- name: claim
 UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
-    lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
+    lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
 WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
 RETURNING <run>
 
@@ -243,11 +244,11 @@ ORDER BY priority DESC, no LIMIT :limit
 ), claims AS (
     INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
     SELECT no, epoch + 1, :owner, :now_ms, coalesce(lost, status),
-        CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
+        CASE WHEN owner IS NULL THEN updated_ms ELSE heard_ms END, doing
     FROM found
 ), taken AS (
     UPDATE holdfast.run AS r SET epoch = r.epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
-        lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = r.deaths + CASE WHEN lost IS NULL THEN 0 ELSE 1 END
+        lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms, updated_ms = :now_ms, deaths = r.deaths + CASE WHEN lost IS NULL THEN 0 ELSE 1 END
     FROM found WHERE r.no = found.no
     RETURNING r.no, r.epoch, r.deaths, r.lease_until_ms, r.updated_ms
 )
@@ -270,11 +271,11 @@ SELECT no, queue, priority, status, workflow, version, python, owner, lease_unti
 SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL ORDER BY owner
 
 -- name: renew
-UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms WHERE owner = :owner RETURNING no
+UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms WHERE owner = :owner RETURNING no
 
 -- name: renew/postgres
 WITH held AS (SELECT no FROM holdfast.run WHERE owner = :owner ORDER BY no FOR NO KEY UPDATE)
-UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms FROM held WHERE run.no = held.no RETURNING run.no
+UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms FROM held WHERE run.no = held.no RETURNING run.no
 
 -- name: note_doing
 -- rows: int8 text bytea
