@@ -13,8 +13,8 @@ from .errors import Cancelled, HoldfastError, Mismatch
 from .store import RunRow, as_text
 
 if TYPE_CHECKING:
-    from .app import Holdfast
     from .definition import Definition
+    from .home import Home
     from .workflow import Call
 
 _ID_MAX = 500  # characters: what an index of PostgreSQL takes, whatever they are
@@ -69,11 +69,11 @@ def refuse_other_work(row: RunRow, definition: Definition, inputs: bytes) -> Non
         )
 
 
-_refusal: tuple[str, Holdfast | None] | None = None  # why nothing may be started, and who is asked all the same
+_refusal: tuple[str, Home | None] | None = None  # why nothing may be started, and who is asked all the same
 
 
 @contextmanager
-def _refusing(why: str, but: Holdfast | None) -> Iterator[None]:
+def _refusing(why: str, but: Home | None) -> Iterator[None]:
     global _refusal
     before, _refusal = _refusal, (why, but)
     try:
@@ -91,7 +91,7 @@ def only_imported(what: str) -> AbstractContextManager[None]:
     )
 
 
-def only_planned(id: str, home: Holdfast) -> AbstractContextManager[None]:
+def only_planned(id: str, home: Home) -> AbstractContextManager[None]:
     """While the block lasts, the code of run ``id`` is only planned: it may start no work but on ``home``, which writes
     nothing."""
     return _refusing(
@@ -101,7 +101,7 @@ def only_planned(id: str, home: Holdfast) -> AbstractContextManager[None]:
     )
 
 
-def refuse_while_imported(home: Holdfast) -> None:
+def refuse_while_imported(home: Home) -> None:
     """Raises ``HoldfastError`` if this code runs only because somebody looks for a workflow, or what it would do."""
     if _refusal is not None and home is not _refusal[1]:
         raise HoldfastError(_refusal[0])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
-import threading
 import uuid
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-from . import branches, codec, known
-from .admission import refuse_id, refuse_while_imported
+from . import codec, known
+from .admission import refuse_id
 from .background import BackgroundLoop
 from .cancelling import cancel
 from .children import look_after
@@ -21,21 +18,19 @@ from .ended import outcome_of
 from .errors import HoldfastError, NotFound
 from .execution import Execution
 from .forks import fork
-from .journal import Journal, Standing
+from .home import Home
 from .lazy import Later, LazyCoroutine
-from .lease import Lease, owner_name
+from .lease import Lease
 from .logs import RunLog
-from .lookout import Lookout
 from .records import Checkpoint, Event, Run, checkpoints_of, refuse_damaged, run_of
 from .resolving import resolve
 from .sending import send
 from .session import Session
-from .store import Store, open_store
+from .store import open_store
 from .submitting import submit
-from .unreturned import Unreturned
 from .waiting import WaitCall, child_run
 from .waits import Wait
-from .watching import Pulse, watch
+from .watching import watch
 from .workflow import Call, no_call
 
 R = TypeVar("R")
@@ -57,47 +52,11 @@ def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Hol
     return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
 
 
-class Holdfast:
+class Holdfast(Home):
     """A store, and the runs this process advances on it. One per program is enough; any thread and loop may use it.
 
     ``async with``, ``with``, or ``aclose()``/``close()``. Closing unloads what still runs: the same line resumes it.
     """
-
-    def __init__(self, store: Store, lease: Lease | None = None) -> None:
-        self._store = store
-        self._lease = lease or Lease()
-        self._lock = threading.RLock()
-        self._observer: Any = None
-        self._heard: Callable[[set[int] | None], None] | None = None  # told of each heartbeat, on the journal's thread
-        self._closing = self._closed = False
-        self._serving = False  # a worker: what its runs begin as runs of their own waits in the queue
-        self._reset()
-        _all.add(self)
-
-    def _reset(self) -> None:
-        self._live: dict[str, Execution] = {}
-        self._sessions: dict[int, Session] = {}
-        self._unreturned = Unreturned(self._store)
-        self._session_ids: set[str] = set()  # of those that are open, and of those being opened
-        self._owner: str | None = None
-        self._journal_now: Journal | None = None
-        self._readers: concurrent.futures.ThreadPoolExecutor | None = None
-        self._background: BackgroundLoop | None = None
-        self._pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()
-        self._lookouts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Lookout] = weakref.WeakKeyDictionary()
-        self._finalizer: weakref.finalize[Any, Any] | None = None
-
-    @property
-    def url(self) -> str:
-        """The store, as one would name it to open it again."""
-        return self._store.url
-
-    @property
-    def owner(self) -> str:
-        """The name under which this ``Holdfast`` owns runs."""
-        if self._owner is None:
-            self._owner = owner_name()
-        return self._owner
 
     # -- running -------------------------------------------------------------------------------------------
 
@@ -329,135 +288,5 @@ class Holdfast:
         """
         await cancel(self, id)
 
-    # -- opening and closing -------------------------------------------------------------------------------
-
-    def _check_open(self, *, for_more: bool = False) -> None:
-        if self._closed or (for_more and self._closing):
-            raise HoldfastError(f"{self.url}: this Holdfast is closed; open another one with holdfast.open(…)")
-        if for_more:
-            refuse_while_imported(self)
-
-    @property
-    def _journal(self) -> Journal:
-        journal = self._journal_now
-        if journal is None or journal.failed:
-            self._check_open()
-            with self._lock:
-                if self._journal_now is None or self._journal_now.failed:
-                    gone = self._journal_now
-                    asked = self._renewed, self._standing
-                    self._journal_now = Journal(self._store, self.owner, self._lease, *asked)
-                    if self._finalizer is not None:
-                        self._finalizer.detach()
-                    # Runs at exit too, so that a program that never closes ends its thread between two commits.
-                    self._finalizer = weakref.finalize(self, _shut, self._journal_now, self._store)
-                    if gone is not None:
-                        threading.Thread(target=gone.close, daemon=True).start()
-                journal = self._journal_now
-        return journal
-
-    async def _read(self, method: Callable[..., T], *args: Any) -> T:
-        """Call the store off the loop's thread."""
-        self._check_open()
-        if self._readers is None:
-            with self._lock:
-                if self._readers is None:
-                    self._readers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="holdfast-read")
-        return await asyncio.get_running_loop().run_in_executor(self._readers, method, *args)
-
     def _look_after(self, wait: Wait) -> None:
         look_after(self, wait)
-
-    def _lookout(self, loop: asyncio.AbstractEventLoop) -> Lookout:
-        lookout = self._lookouts.get(loop)
-        if lookout is None:
-            lookout = self._lookouts[loop] = Lookout(self, loop)
-        return lookout
-
-    def _renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
-        for execution in list(self._live.values()):
-            execution.renewed(held, began, deadline)
-        for session in list(self._sessions.values()):
-            session.renewed(held, began, deadline)
-        self._unreturned.renewed(held)
-        if self._heard is not None:
-            self._heard(held)
-
-    def _standing(self) -> Standing:
-        """By number of the run: what it has in flight and waits for, where that is not what was told before."""
-        runs = [execution.run for execution in list(self._live.values()) if execution.run is not None]
-        doing = {run.no: told for run in runs if (told := run.told_anew()) is not None}
-        waiting = {run.no: anew[0] for run in runs if (anew := run.waits.told_anew()) is not None}
-        return Standing(doing, waiting)
-
-    async def aclose(self) -> None:
-        """Unload what still runs, commit what is queued, close the store."""
-        if self._closed:
-            return
-        self._closing = True
-        await self._unload_all()
-        self._closed = True
-        await asyncio.get_running_loop().run_in_executor(None, self._close)
-
-    def close(self) -> None:
-        """The same for programs without a loop."""
-        if self._closed:
-            return
-        if self._background is not None:
-            self._closing = True
-            self._background.wait(self._unload_all())
-            self._background.close()
-        elif self._live:
-            raise HoldfastError(f"{self.url}: runs are live on an event loop; close with: await hf.aclose()")
-        self._closed = True
-        self._close()
-
-    async def _unload_all(self) -> None:
-        for execution in list(self._live.values()):
-            await execution.unload()
-        for session in list(self._sessions.values()):
-            await session.unload()
-
-    def _close(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        if self._journal_now is not None:
-            self._journal_now.close()
-        if self._readers is not None:
-            self._readers.shutdown()
-        self._store.close()
-
-    async def __aenter__(self) -> Holdfast:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> Holdfast:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-_all: weakref.WeakSet[Holdfast] = weakref.WeakSet()
-
-
-def _shut(journal: Journal, store: Store) -> None:
-    journal.close()
-    store.close()
-
-
-def _forked() -> None:
-    """In a forked child the parent's connections, threads and leases are not the child's: begin anew."""
-    branches.forget_runs()
-    for hf in list(_all):
-        if hf._finalizer is not None:
-            hf._finalizer.detach()
-        hf._store.forget()
-        hf._lock = threading.RLock()
-        hf._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

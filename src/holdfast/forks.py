@@ -9,13 +9,12 @@ from . import codec
 from .admission import refuse_id
 from .errors import CodecError, HoldfastError, Mismatch, NotFound
 from .logs import RunLog
+from .past import BEGINS
 from .records import count, damage, refuse_damaged
 from .store import Checkpoint, RunRow
 
 if TYPE_CHECKING:
     from .app import Holdfast
-
-_NEW_VERSION = "version"  # the kind of row from which on a run goes on with other code
 
 
 async def fork(home: Holdfast, id: str, at: int, new_id: str, state: Mapping[str, Any] | None) -> None:
@@ -89,7 +88,7 @@ def _code_at(row: RunRow, rows: list[Checkpoint], at: int) -> tuple[dict[str, An
     later = [
         codec.decode(each.result or b"", codec.Types.none, f"run {row.id!r}, checkpoint {each.seq}")
         for each in rows
-        if each.kind == _NEW_VERSION and each.seq > at
+        if each.kind == BEGINS and each.seq > at
     ]
     if later:
         code = {name: later[0]["from"][name] for name in names}

@@ -20,7 +20,7 @@ from .store import RunRow, Signal, Store
 from .waits import Wait
 
 if TYPE_CHECKING:
-    from .app import Holdfast
+    from .home import Home
 
 LOOK_EVERY_S = 0.1
 _ENDED = frozenset({"done", "failed", "parked", "cancelled"})  # for whoever waits for it
@@ -35,7 +35,7 @@ class _Watched(NamedTuple):
 
 
 class Lookout:
-    def __init__(self, home: Holdfast, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
         self._home = home
         self._loop = loop
         self._watched: dict[LiveRun, _Watched] = {}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import body, branches, whereabouts
 from .admission import only_planned
-from .definition import PYTHON
+from .beginning import Beginning
 from .delivery import Stop
 from .errors import Diverged, HoldfastError, StoreError
 from .failure import Failure
@@ -24,6 +24,7 @@ from .recall import enclosing
 from .rehearsal import Rehearsal, Unrecorded
 from .run import LiveRun
 from .store import Batch, Checkpoint, Committed, RunRow, Store
+from .versions import refuse_other_version
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -40,11 +41,13 @@ class Plan:
     ``ended``: "done" or "failed" if it came to its end, and ``error`` says how it failed. ``diverged`` is the text of
     ``Diverged``; ``stopped`` says what else stops the run, or this plan. ``unclaimed`` are checkpoints that no call has
     asked for although the program has passed them; ``unreached`` those that what it rests at may ask for. ``hanging``
-    are the lines at which code neither went on nor rested. ``version`` says what other version recorded the run.
+    are the lines at which code neither went on nor rested. ``version`` says what other code recorded the run, and what
+    becomes of it under this one; ``kept`` counts the results it keeps then.
     """
 
     run: RunRow
     recalled: int = 0
+    kept: int = 0
     would: list[Unrecorded] = field(default_factory=list)
     unclaimed: list[Checkpoint] = field(default_factory=list)
     unreached: list[Checkpoint] = field(default_factory=list)
@@ -76,11 +79,13 @@ class _Planning:
         self._run: LiveRun | None = None
         self._thread = threading.Thread(target=self._work, name=f"holdfast-plan-{row.id}", daemon=True)
         self._over = threading.Event()
-        self._plan = Plan(row, version=_other_version(row, call))
+        self._is_late = False  # nobody waits for the plan any more
+        self._plan = Plan(row)
 
     def made(self, timeout_s: float) -> Plan:
         self._thread.start()
         if not self._over.wait(timeout_s):
+            self._is_late = True
             self._tell_where_it_hangs()
         return self._plan
 
@@ -96,24 +101,36 @@ class _Planning:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         branches.install(loop)
-        run = self._run = self._live_run(loop)
+        loop.set_exception_handler(lambda *_: None)  # what is cut off in the middle at the end is nobody's loss
+        beginning = Beginning.of(self._row, self._rows, self._call.definition)
+        if beginning.before:
+            self._plan.version = f"recorded {beginning.before}: {self._call.definition.on_change}"
+        run = self._run = self._live_run(loop, beginning)
         run.rehearsal = rehearsal = Rehearsal(run)
         try:
+            refuse_other_version(self._row, self._call.definition)
+            if beginning.refusal is not None:
+                raise beginning.refusal
             run.look_back()
+        except HoldfastError as refused:
+            run.poison(refused)
         except Stop:
+            pass
+        if run.stop is not None:
             self._tell(run, rehearsal, None)
             return
         root = body.start(run, self._call)
-        while not root.done() and run.stop is None and not rehearsal.is_at_rest:
+        while not (root.done() or run.stop is not None or rehearsal.is_at_rest or self._is_late):
             rehearsal.look()
             await asyncio.wait({root}, timeout=LOOK_AGAIN_S)
-        self._tell(run, rehearsal, root)
+        if not self._is_late:
+            self._tell(run, rehearsal, root)
         run.poison(HoldfastError(f"run {run.id!r} was only planned"))
         self._over.set()  # nobody waits for the program's own cleanup
         await body.unwind(run, root, whole=True)
 
-    def _live_run(self, loop: asyncio.AbstractEventLoop) -> LiveRun:
-        row = self._row
+    def _live_run(self, loop: asyncio.AbstractEventLoop, beginning: Beginning) -> LiveRun:
+        row = beginning.row
         failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
 
         def submit(checkpoint: Checkpoint, committed: Committing) -> None:
@@ -121,7 +138,7 @@ class _Planning:
 
         run = LiveRun(
             row,
-            self._rows,
+            beginning.rows,
             loop,
             submit=submit,
             announce=lambda bulletin: None,
@@ -133,7 +150,7 @@ class _Planning:
 
     def _tell(self, run: LiveRun, rehearsal: Rehearsal, root: asyncio.Future[Any] | None) -> None:
         plan, ended = self._plan, root is not None and root.done()
-        plan.recalled, plan.would = run.recalled, list(rehearsal.would)
+        plan.recalled, plan.kept, plan.would = run.recalled, run.kept, list(rehearsal.would)
         stop = run.stop
         if stop is None and ended and root is not None:
             raised = body.exception_of(root)
@@ -159,14 +176,6 @@ class _Planning:
             lines = whereabouts.lines_of(run, self._thread.ident or 0)
             plan.hanging = sorted({str(line) for line in lines if line not in resting})
         plan.hanging = plan.hanging or ["(no line of the program can be seen)"]
-
-
-def _other_version(row: RunRow, call: Call[Any]) -> str | None:
-    now = call.definition
-    if (row.version, row.python) == (now.version, PYTHON):
-        return None
-    python = "" if row.python == PYTHON else f" (Python {row.python}, and this is {PYTHON})"
-    return f"recorded by version {row.version!r}, and this code is version {now.version!r}{python}"
 
 
 class Unwritten:

@@ -185,6 +185,12 @@ class Records:
             self._missing.pop()
         return None
 
+    def expect_nothing_inside(self, scope: str) -> None:
+        """The call that opens this scope is not executed, so nothing waits for what is recorded inside it."""
+        if self._missing is None:
+            self._missing = self._expected()
+        self._missing = [row for row in self._missing if scope not in enclosing(row.scope)]
+
     def give_up(self, row: Checkpoint) -> None:
         """The program seems not to ask for ``row`` any more; nothing waits for it."""
         if self._missing and self._missing[-1] is row:

@@ -53,6 +53,7 @@ class Rehearsal:
         in_doubt = any((each.scope, each.branch, each.name, each.key, each.n) == place for each in begun)
         words = called(row), in_words(row.scope, row.branch)
         self.would.append(Unrecorded(row.kind, row.name, *words, scope, inputs, line_of(frame), again, in_doubt))
+        self._run.records.expect_nothing_inside(scope)
         if frame.thread:
             self._threads.add(frame.thread)
         self._run.delivery.stir()

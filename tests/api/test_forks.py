@@ -271,3 +271,24 @@ def test_show_says_where_a_fork_comes_from_and_counts_what_it_did_itself(tmp_pat
     assert "from a, whose first 2 checkpoints it shares" in shown.output and "tokens" not in shown.output
     plain = json.loads(CliRunner().invoke(commands, ["show", "b", "--store", path, "--json"]).output)
     assert plain["forked_from"] == ["a", 2] and [each["epoch"] for each in plain["checkpoints"]] == [0, 0, 1]
+
+
+def test_a_fork_from_before_another_version_is_of_the_version_of_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program(hf: Holdfast) -> None:
+        newer: Any = workflow(name="agent", version="2")(agent.__wrapped__)  # type: ignore[attr-defined]
+        with monkeypatch.context() as patched:
+            patched.setattr("test_forks.model", "wrong")
+            with pytest.raises(StepFailed):
+                await hf.run(agent(2), id="a")
+        with pytest.raises(StepFailed):
+            await hf.run(newer(2), id="a")  # the thoughts are kept, and the report fails again
+        assert (await hf.get("a")).version == "2"
+        rows = await hf.history("a")
+        begins = next(row.seq for row in rows if row.kind == "version")
+        assert (await hf.fork("a", at=begins - 3, new_id="b")).version == "1"
+        assert (await hf.fork("a", at=begins, new_id="c")).version == "2"
+        did.clear()
+        assert await hf.run(agent(2), id="b") == "wrong thought 0; small thought 1"
+        assert did == ["think 1", "report"]
+
+    on("memory://", program)

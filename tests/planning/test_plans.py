@@ -1,17 +1,16 @@
-"""What a plan says: of the unchanged program, wherever its record was cut, that all is recalled; of edited ones not."""
+"""What a plan says of edited programs, of those that wait, hang or reach out, and of runs in every condition."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from plans import TIMEOUT_S, planned
 
 import holdfast
 from holdfast import step, workflow
@@ -20,82 +19,12 @@ from holdfast.planning import Plan, plan_run, unwritten
 from holdfast.store import Store
 from holdfast.store.memory import MemoryStore
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "order"))
-import harness
-import programs
-
-SEED = int(os.environ.get("HOLDFAST_SEED", "1"))
-PROGRAMS = 100
-AT_ONCE = 25
-TIMEOUT_S = 30.0
-
 did: list[str] = []
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     did.clear()
-
-
-def planned(store: Store, call: Any, id: str = "r", timeout_s: float = TIMEOUT_S) -> Plan:
-    """The plan, and that it has changed nothing."""
-    row = store.get(id)
-    assert row is not None
-    before, rows, stamp = row, store.load(row.no), store.stamp()
-    home = Holdfast(unwritten(store))
-    plan = plan_run(home, row, call, timeout_s=timeout_s)
-    assert (store.get(id), store.load(row.no), store.stamp()) == (before, rows, stamp)
-    return plan
-
-
-# -- the unchanged program ----------------------------------------------------------------------------------
-
-
-def check_cut(record: harness.Record, cut: int, make: Callable[[], Any], what: str) -> None:
-    store = harness.restored(record, cut)
-    here = programs.worlds["r"] = programs.World(0)
-    try:
-        plan = planned(store, make())
-    finally:
-        del programs.worlds["r"]
-    said = f"{what}, cut after {cut} (HOLDFAST_SEED={SEED}):\n{plan}\n{harness.table(record.rows, cut)}"
-    assert plan.diverged is None and plan.stopped is None and not plan.hanging, said
-    assert plan.unclaimed == [] and plan.unreached == [], said
-    assert {name for name, _ in here.began} <= {"child"}, f"a step was executed; {said}"
-    if cut == len(record.rows):
-        assert plan.ended == "done", said
-    else:
-        assert plan.would or plan.ended == "done", said
-
-
-def run_whole(make: Callable[[], Any]) -> harness.Record:
-    undo = harness.tell_of_deliveries()
-    try:
-        record: harness.Record = asyncio.run(harness.execute(make, "r", MemoryStore(), SEED))
-    finally:
-        undo()
-    return record
-
-
-@pytest.mark.parametrize("first", range(0, PROGRAMS, AT_ONCE))
-def test_of_an_unchanged_program_cut_anywhere_all_is_recalled(first: int) -> None:
-    for seed in range(first, first + AT_ONCE):
-        make = lambda seed=seed: programs.generated(seed * 1000 + SEED)  # noqa: E731
-        record = run_whole(make)
-        assert record.error is None, record.error
-        for cut in {0, len(record.rows), *(len(record.rows) * k // 4 for k in range(1, 4))}:
-            check_cut(record, cut, make, f"generated({seed * 1000 + SEED})")
-
-
-@pytest.mark.parametrize("name", [made.__name__ for made in programs.ZOO])
-def test_of_each_program_of_the_zoo_all_is_recalled(name: str) -> None:
-    make = next(made for made in programs.ZOO if made.__name__ == name)
-    record = run_whole(make)
-    for cut in range(len(record.rows) + 1):
-        check_cut(record, cut, make, name)
-
-
-# -- edited programs ------------------------------------------------------------------------------------------
 
 
 @step
@@ -296,6 +225,23 @@ def test_a_step_in_flight_with_calls_of_its_own_would_run_and_keeps_them() -> No
     assert plan.unreached == plan.unclaimed == [] and plan.recalled == 0
 
 
+def test_nothing_waits_for_what_is_recorded_inside_a_step_that_is_not_executed() -> None:
+    @step
+    async def outer() -> list[str]:
+        return [await a(1), await stuck()]
+
+    async def nested() -> Any:
+        return await asyncio.gather(outer(), later())
+
+    async def later() -> list[str]:
+        await asyncio.sleep(0.01)
+        return [await b(x) for x in range(10)]
+
+    began = time.monotonic()
+    plan = plan_of(nested, nested, timeout_s=60.0)
+    assert plan.recalled == 10 and len(plan.would) == 1 and time.monotonic() - began < 4  # patience is 5 s
+
+
 def test_plain_workflows_are_planned_in_their_threads() -> None:
     def body() -> list[str]:
         return [plain(1), plain(2), plain(3)]
@@ -320,7 +266,11 @@ def test_a_time_limit_around_what_would_run_says_nothing_of_what_comes_behind() 
         except TimeoutError:
             return await b(1)
 
-    for program in (limited, waited):
+    for limit in (limited, waited):
+
+        async def program(limit: Any = limit) -> None:
+            await asyncio.gather(limit(), asyncio.sleep(0.3))  # so that the limit is reached before all is at rest
+
         assert calls(plan_of(program, program, cut=0)) == ["a1"]
 
 
@@ -437,9 +387,23 @@ def test_a_damaged_record_stops_the_plan() -> None:
     assert plan.stopped is not None and "CodecError" in plan.stopped and "checkpoint 2" in plan.stopped
 
 
-def test_another_version_is_told() -> None:
-    plan = planned(lived(three), workflow(name="edited", version="2")(three).bind())
-    assert plan.version == "recorded by version '1', and this code is version '2'" and plan.recalled == 3
+def test_other_code_makes_of_a_run_what_its_on_change_says() -> None:
+    async def longer() -> list[str]:
+        return [await b(7), await a(1), await b(2)]
+
+    def plan(on_change: str) -> Plan:
+        newer: Any = workflow(name="edited", version="2", on_change=on_change)  # type: ignore[call-overload]
+        return planned(lived(three, cut=2), newer(longer).bind())
+
+    salvage = plan("salvage")
+    assert salvage.version == "recorded by version '1' of 'edited', and this is version '2': salvage"
+    assert (calls(salvage), salvage.kept, salvage.recalled, salvage.stopped) == (["b7"], 0, 0, None)
+    refuse = plan("refuse")
+    assert refuse.stopped is not None and refuse.stopped.startswith("VersionMismatch: run 'r' was recorded by version")
+
+    newer: Any = workflow(name="edited", version="2")(three)
+    again = planned(lived(three, cut=2), newer.bind())
+    assert (again.kept, calls(again), again.unclaimed) == (2, ["a3"], [])
 
 
 def test_a_step_in_doubt_is_told_as_that_and_nobody_is_asked() -> None:

@@ -90,7 +90,8 @@ def plan_command(
         raise Problem("Name one run, or say --all-live: `holdfast plan ID --against MODULE`.")
     if not modules:
         raise Problem("Say with --against MODULE (jobs.loans, or jobs/loans.py) which code is to be planned.")
-    found = {_name(workflow): workflow for module in map(module_named, modules) for workflow in _of(module)}
+    with redirect_stdout(sys.stderr):
+        found = {_name(workflow): workflow for module in map(module_named, modules) for workflow in _of(module)}
     with opened(store) as hf:
         home = Holdfast(unwritten(hf._store))
         rows = _live(hf, list(found)) if id is None else iter([run_named(hf, id, store)])
@@ -181,6 +182,8 @@ def _told(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.run.status == "done":
         yield "done", "its saved result is what it returns, under any code; this is what its code would do anew"
     yield "recalled", count(plan.recalled, "call")
+    if plan.kept:
+        yield "kept", f"{count(plan.kept, 'result')} of the other version"
     yield from _would(plan.would)
     if plan.ended is not None:
         yield "ends", plan.ended + (f" with {plan.error}" if plan.error else "")
@@ -239,6 +242,7 @@ def _plain(plan: Plan, code: int) -> dict[str, Any]:
         "exit_code": code,
         "version": plan.version,
         "recalled": plan.recalled,
+        "kept": plan.kept,
         "would_run": [_plain_call(each) for each in plan.would if each.kind not in ("sleep", "signal")],
         "would_wait": [_plain_call(each) for each in plan.would if each.kind in ("sleep", "signal")],
         "ends": plan.ended,
