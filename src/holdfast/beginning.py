@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from .errors import CodecError, Fenced, HoldfastError, StoreError, VersionMismatch
 from .records import count
 from .store import Checkpoint, Revision, RunRow, revised
@@ -34,7 +36,11 @@ class Beginning:
     before: str = ""
 
     @classmethod
-    def of(cls, row: RunRow, rows: list[Checkpoint], definition: Definition) -> Beginning:
+    def of(
+        cls, row: RunRow, rows: list[Checkpoint], definition: Definition, damage: CodecError | None = None
+    ) -> Beginning:
+        if damage is not None:
+            return cls(replace(row, state=None), [], refusal=damage)
         if not is_other(row, definition):
             return cls(row, rows)
         try:

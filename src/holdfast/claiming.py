@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import branches, clock, lease
-from .errors import Busy, HoldfastError, StoreError
+from .errors import Busy, CodecError, HoldfastError, StoreError
+from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
-from .records import refuse_damaged
+from .records import damage, refuse_damaged, tell_damaged
+from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
+from .store.damage import Damage, recorded
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -33,6 +36,27 @@ class Claimed:
     began: float
     before: RunRow | None = None
     dead: bool = False  # the owner before is dead, not just late
+    damage: Damage | None = None  # of its record: then it must not go on
+
+
+class Record(NamedTuple):
+    """What a claimed run is gone on with from, or why that cannot be."""
+
+    rows: list[Checkpoint]
+    failure: Failure | None
+    damage: CodecError | None
+
+
+def record_of(claimed: Claimed) -> Record:
+    row = claimed.row
+    try:
+        failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+        initial_state(row)
+    except CodecError as unreadable:
+        return Record([], None, unreadable)
+    if claimed.damage is not None:
+        return Record([], failure, CodecError(damage(f"run {row.id!r}, {claimed.damage.what}")))
+    return Record(claimed.rows, failure, None)
 
 
 class Claiming:
@@ -78,7 +102,9 @@ class Claiming:
                 began = clock.monotonic()
                 row = await self._take(before, dead)
                 if row is not None:
-                    return Claimed(row, await self._loaded(row), began, before, dead)
+                    rows, found = await self._loaded(row)
+                    return Claimed(row, rows, began, before, dead, found)
+                await self._refuse_moved_back(before)
                 continue
             if not self._wait:
                 raise Busy(
@@ -105,7 +131,10 @@ class Claiming:
         return row
 
     async def _is_free(self, row: RunRow) -> bool:
-        return row.owner in (None, self._home.owner) or row.lease_until_ms <= await self._now_ms()
+        if row.owner in (None, self._home.owner):
+            return True
+        # A lease that is longer than any was changed since; the fence keeps its owner out.
+        return not 0 < row.lease_until_ms - await self._now_ms() <= lease.SECONDS_MAX * 1000
 
     async def _now_ms(self) -> int:
         return await self._home._read(self._home._store.now_ms)  # which may be asked over a connection
@@ -116,9 +145,18 @@ class Claiming:
         take = partial(home._store.claim, row.no, row.epoch, owner=home.owner, ttl_ms=home._lease.ttl_ms, lost=lost)
         return await home._read(take)
 
-    async def _loaded(self, row: RunRow) -> list[Checkpoint]:
+    async def _refuse_moved_back(self, found: RunRow) -> None:
+        """An epoch that was changed to an earlier one lets nobody claim the run, since its fence is broken."""
+        claims = await self._home._read(self._home._store.claims, found.no)
+        if any(claim.epoch > found.epoch for claim in claims):
+            now = await self._found()
+            if now.epoch == found.epoch:
+                tell_damaged(now.id, f"it stands at epoch {now.epoch}, and was claimed under a later one")
+
+    async def _loaded(self, row: RunRow) -> tuple[list[Checkpoint], Damage | None]:
         try:
-            return await self._home._read(self._home._store.load, row.no)
+            rows, _, found = await self._home._read(recorded, self._home._store, row)
+            return rows, found
         except BaseException:
             await self._hand_back(row)
             raise

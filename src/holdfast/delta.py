@@ -160,6 +160,27 @@ def apply(state: MutableMapping[str, Any], delta: Delta, *, check: bool = True) 
     _perform(state, copy(pending), pour=not _tangled(_replaced(state, pending)))
 
 
+def refuse_malformed(ops: Any, where: str, path: str = "") -> None:
+    """Raises ``CodecError`` for what was read and is no delta, before any of it is made."""
+    if type(ops) is not dict:
+        raise CodecError(f"{where} cannot be read: it is no change of {path or 'state'}.", path=path)
+    for key, op in ops.items():
+        here = _path(path, key)
+        if type(op) is not list or not op or type(op[0]) is not str or len(op) != _LENGTHS.get(op[0]):
+            raise CodecError(f"{where} cannot be read: the change of {here} is of no known kind.", path=here)
+        if op[0] == "merge":
+            refuse_malformed(op[1], where, here)
+        elif type(op[1]) is not list or (op[0] != "add" and not _is_base(op[1])):
+            raise CodecError(f"{where} cannot be read: the change of {here} is not whole.", path=here)
+
+
+_LENGTHS = {"set": 3, "del": 2, "add": 2, "merge": 2}
+
+
+def _is_base(base: list[Any]) -> bool:
+    return len(base) < 2 or (len(base) == 2 and type(base[0]) is bytes and type(base[1]) is str)
+
+
 def _pending(held: Any, ops: dict[Any, Op], path: str, check: bool) -> dict[Any, Op]:
     """What still has to be done, as [kind, value] by key; StateConflict if something cannot be."""
     pending: dict[Any, Op] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import body, branches, clock, codec, lease, resting
 from .admission import new_row, refuse_other_work, was_cancelled
 from .beginning import Beginning, Unloaded, kept_by
-from .claiming import Claimed, Claiming
+from .claiming import Claimed, Claiming, record_of
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -155,8 +155,8 @@ class Execution:
             return self._result(row)
         self._tell_claimed(claimed)
         self.lease_began = claimed.began
-        self._failure = Failure.decode(row.error, f"run {self.id!r}, its error") if row.error else None
-        beginning = self._beginning = Beginning.of(row, claimed.rows, self.definition)
+        recorded, self._failure, damage = record_of(claimed)
+        beginning = self._beginning = Beginning.of(row, recorded, self.definition, damage)
         row, rows = beginning.row, beginning.rows
         run = LiveRun(
             row,
@@ -260,8 +260,7 @@ class Execution:
     def _tell_claimed(self, claimed: Claimed) -> None:
         before, found = claimed.before, count(len(claimed.rows), "checkpoint")
         if before is None or before.status == "queued":
-            fork = f", a fork with {found}" if claimed.row.origin is not None else ""
-            self.log.info("started %s%s", self.definition.name, fork)
+            self.log.info("started %s%s", self.definition.name, f", a fork with {found}" if claimed.rows else "")
         elif before.owner is not None and before.owner != self.home.owner:
             why = "is dead" if claimed.dead else "let its lease lapse"
             process = lease.process_of(before.owner)

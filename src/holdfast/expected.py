@@ -152,13 +152,20 @@ def annotation_of(description: Description) -> Any:
 
 
 def text_of(description: Description) -> str:
-    """As one writes it: ``list[str]``, ``str | None``, ``Literal['yes', 'no']``."""
+    """As one writes it: ``list[str]``, ``str | None``, ``Literal['yes', 'no']``; "value" for what is no description."""
+    try:
+        return _text_of(description)
+    except (TypeError, ValueError, LookupError):
+        return "value"
+
+
+def _text_of(description: Description) -> str:
     kind, *parts = description
     if kind == "other":
         return str(parts[0])
     if kind == "literal":
         return f"Literal[{', '.join(map(repr, parts[0]))}]"
-    inner = [text_of(part) for part in parts]
+    inner = [_text_of(part) for part in parts]
     if kind == "union":
         return " | ".join(inner)
     return f"{kind}[{', '.join(inner)}]" if inner else "value" if kind == "any" else str(kind)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from . import codec
-from .errors import StepFailed
+from .errors import CodecError, StepFailed
 
 _SHORT_NAMES = frozenset({"builtins", "holdfast.errors"})  # modules whose classes everybody knows
 _TRACEBACK_MAX = 8000  # characters, the last ones
@@ -55,7 +55,11 @@ class Failure(msgspec.Struct):
 
     @classmethod
     def decode(cls, data: bytes, where: str) -> Failure:
-        return cls(**codec.decode(data, codec.Types.none, where))
+        """Raises ``CodecError``."""
+        try:
+            return msgspec.convert(codec.decode(data, codec.Types.none, where), cls)
+        except msgspec.ValidationError as error:
+            raise CodecError(f"{where} cannot be read: it is no failure ({error}). It is kept as it is.") from None
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"

@@ -12,6 +12,7 @@ from .logs import RunLog
 from .past import BEGINS
 from .records import count, damage, refuse_damaged
 from .store import Checkpoint, RunRow
+from .store.damage import flaw_of, legible
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -53,10 +54,8 @@ def _refuse_unfit(row: RunRow, rows: list[Checkpoint], at: int) -> None:
         what = f"run {row.id!r}, checkpoint {number}"
         if each.seq != number:
             raise CodecError(damage(f"{what} is missing", "fork before it"))
-        if each.checksum != each.compute_checksum():
-            raise CodecError(
-                damage(f"{what} ({each.name}): the row's checksum does not match its content", "fork before it")
-            )
+        if (flaw := flaw_of(each)) is not None:
+            raise CodecError(damage(f"{what} ({legible(each).name}): {flaw}", "fork before it"))
 
 
 def _new_row(row: RunRow, rows: list[Checkpoint], at: int, new_id: str, state: Mapping[str, Any] | None) -> RunRow:

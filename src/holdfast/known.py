@@ -9,7 +9,7 @@ from typing import Any
 
 from . import codec
 from .definition import PYTHON, Definition
-from .errors import Mismatch
+from .errors import CodecError, Mismatch
 from .store import Code, RunRow, as_text
 from .workflow import Call, Workflow, marked, marked_steps
 
@@ -95,6 +95,8 @@ def call_again(workflow: Workflow, row: RunRow) -> Call[Any]:
     does not take them any more."""
     definition = workflow._definition
     arguments = codec.decode(row.inputs, definition.parameter_types, f"run {row.id!r}, its arguments", root="")
+    if type(arguments) is not dict:
+        raise CodecError(f"run {row.id!r}: its arguments are none. The bytes are kept as they are.")
     positional, named = arguments_again(definition, arguments)
     call = workflow.bind(*positional, **named)
     try:

@@ -120,8 +120,8 @@ def owner_name() -> str:
 
 def process_of(owner: str) -> str:
     """The part of an owner's name that people want to see: ``host pid``."""
-    where, pid, *_ = owner.split("|")
-    return f"{where.split('/')[0]} pid {pid}"
+    where, _, rest = owner.partition("|")
+    return f"{where.partition('/')[0]} pid {rest.partition('|')[0]}"
 
 
 def is_dead(owner: str) -> bool:
@@ -131,8 +131,9 @@ def is_dead(owner: str) -> bool:
         if where != host():
             return False
         now = _started(int(pid))
-    except ValueError:
+        began = float(started)
+    except (ValueError, OverflowError):
         return False
     if now is None:
         return True
-    return now >= 0 and abs(now - float(started)) > START_TOLERANCE_S
+    return now >= 0 and abs(now - began) > START_TOLERANCE_S

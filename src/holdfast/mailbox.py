@@ -12,6 +12,7 @@ from typing import Any
 
 from . import codec
 from .store import Checkpoint, Signal
+from .store.damage import flaw_of_signal, legible
 
 
 class Mailbox:
@@ -22,9 +23,10 @@ class Mailbox:
         self._taken: set[int] = set()
         self._mail: dict[str, deque[Signal]] = {}
         self.last_n = 0  # the last one seen
+        self.damaged: list[Signal] = []
 
     def put(self, signals: Iterable[Signal]) -> list[str]:
-        """The names that there is new mail of."""
+        """The names that there is new mail of. Of what was damaged on its way nobody can tell whom it is for."""
         names: list[str] = []
         if self._rows is not None:
             self._taken = {n for row in self._rows if (n := signal_taken_by(row)) is not None}
@@ -32,7 +34,9 @@ class Mailbox:
         for signal in signals:
             if signal.n > self.last_n:
                 self.last_n = signal.n
-                if signal.n not in self._taken:
+                if flaw_of_signal(signal) is not None:
+                    self.damaged.append(legible(signal))
+                elif signal.n not in self._taken:
                     self._mail.setdefault(signal.name, deque()).append(signal)
                     names.append(signal.name)
         return names
@@ -60,4 +64,5 @@ def signal_taken_by(row: Checkpoint) -> int | None:
     if row.kind != "signal" or row.status not in ("done", "refused") or row.result is None:
         return None
     told: Any = codec.readable(row.result)
-    return told["signal"] if isinstance(told, dict) else None
+    n = told.get("signal") if isinstance(told, dict) else None
+    return n if isinstance(n, int) else None

@@ -49,9 +49,10 @@ _decoder = msgspec.msgpack.Decoder(list[Told])
 def told_in(row: News) -> list[Told]:
     """What a row of news holds; nothing where it cannot be read: it was no promise."""
     try:
-        return _decoder.decode(row.data)
-    except msgspec.MsgspecError:
+        told = _decoder.decode(codec.unseal(row.data, "news", row.run_no, row.epoch, row.n, row.count))
+    except (CodecError, msgspec.MsgspecError, ValueError, RecursionError, MemoryError):
         return []
+    return told if len(told) == row.count else []
 
 
 def encode_chunk(chunk: Any) -> bytes:
@@ -103,7 +104,7 @@ class Bulletin:
             told, self._told = self._told, OrderedDict()
             self._n += self._dropped + len(told)
             self._bytes = self._dropped = 0
-        data = _encode(list(told.values()))
+        data = codec.seal(_encode(list(told.values())), self.run_no, self.epoch, self._n, len(told))
         news = News(run_no=self.run_no, epoch=self.epoch, n=self._n, count=len(told), data=data)
         if news.n == news.count:
             news.forget = 0  # the first of this epoch: those of the last but one go

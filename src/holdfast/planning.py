@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 from . import body, branches, whereabouts
 from .admission import only_planned
 from .beginning import Beginning
+from .claiming import Claimed, Record, record_of
 from .delivery import Stop
 from .errors import Diverged, HoldfastError, StoreError
-from .failure import Failure
 from .recall import enclosing
 from .rehearsal import Rehearsal, Unrecorded
 from .run import LiveRun
 from .store import Batch, Checkpoint, Committed, RunRow, Store
+from .store.damage import recorded
 from .versions import refuse_other_version
 
 if TYPE_CHECKING:
@@ -63,18 +64,19 @@ def plan_run(home: Holdfast, row: RunRow, call: Call[Any], *, timeout_s: float) 
     """What the code of ``call`` would do with a run. ``home`` is on an ``Unwritten`` store. Blocks, for at most
     ``timeout_s`` seconds."""
     call.take()
-    rows = home._store.load(row.no)
+    rows, _, damage = recorded(home._store, row)
+    record = record_of(Claimed(row, rows, began=0.0, damage=damage))
     with only_planned(row.id, home):
-        return _Planning(home, row, rows, call).made(timeout_s)
+        return _Planning(home, row, record, call).made(timeout_s)
 
 
 class _Planning:
     """One plan being made, on a loop in a thread of its own: code that blocks its loop blocks nobody else's."""
 
-    def __init__(self, home: Holdfast, row: RunRow, rows: list[Checkpoint], call: Call[Any]) -> None:
+    def __init__(self, home: Holdfast, row: RunRow, record: Record, call: Call[Any]) -> None:
         self._home = home
         self._row = row
-        self._rows = rows
+        self._record = record
         self._call = call
         self._run: LiveRun | None = None
         self._thread = threading.Thread(target=self._work, name=f"holdfast-plan-{row.id}", daemon=True)
@@ -102,7 +104,8 @@ class _Planning:
         loop = asyncio.get_running_loop()
         branches.install(loop)
         loop.set_exception_handler(lambda *_: None)  # what is cut off in the middle at the end is nobody's loss
-        beginning = Beginning.of(self._row, self._rows, self._call.definition)
+        rows, _, damage = self._record
+        beginning = Beginning.of(self._row, rows, self._call.definition, damage)
         if beginning.before:
             self._plan.version = f"recorded {beginning.before}: {self._call.definition.on_change}"
         run = self._run = self._live_run(loop, beginning)
@@ -130,14 +133,13 @@ class _Planning:
         await body.unwind(run, root, whole=True)
 
     def _live_run(self, loop: asyncio.AbstractEventLoop, beginning: Beginning) -> LiveRun:
-        row = beginning.row
-        failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+        failure = self._record.failure
 
         def submit(checkpoint: Checkpoint, committed: Committing) -> None:
             loop.call_soon(committed, None, None)  # of a workflow inside this one, whose steps are all recorded
 
         run = LiveRun(
-            row,
+            beginning.row,
             beginning.rows,
             loop,
             submit=submit,

@@ -196,11 +196,6 @@ class Records:
         if self._missing and self._missing[-1] is row:
             self._missing.pop()
 
-    @property
-    def unasked(self) -> list[Checkpoint]:
-        """The rows that no call has been answered with yet."""
-        return [row for row in self.rows if row.seq not in self._claimed]
-
     def left_over(self, *, is_over: bool) -> tuple[list[Checkpoint], list[Checkpoint]]:
         """(records that the program has passed without asking for them, those it has not come to yet). It has passed
         all of them when it is over, and else those before the last one that the same code, or the code that began its

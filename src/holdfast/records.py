@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from . import codec
 from .doubt import open_intents
@@ -16,8 +16,10 @@ from .news import Told
 from .recall import scope_of
 from .store import Checkpoint as CheckpointRow
 from .store import RunRow, Spent
+from .store.damage import flaw_of, flaw_of_run, legible
 
 _ENDED = frozenset({"failed", "parked", "in_doubt"})
+_LAST_MS = 250_000_000_000_000  # in the year 9892: behind it there are no dates
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def count(number: int, noun: str) -> str:
 
 
 def utc(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    """Raises nothing for times that were damaged."""
+    return datetime.fromtimestamp(min(max(ms, 0), _LAST_MS) / 1000, UTC)
 
 
 def ms_of(when: datetime) -> int:
@@ -190,15 +193,19 @@ def value_of(data: bytes | None, types: codec.Types, where: str) -> Any:
 
 
 def run_of(row: RunRow, spent: Spent, types: codec.Types, wait: Callable[[], Awaitable[Any]] | None) -> Run:
+    flaw = flaw_of_run(row)
+    if flaw is not None:
+        row = legible(row)
     where = f"run {row.id!r}"
     waits, _ = waits_of(row)
+    is_done = row.status == "done" and flaw is None
     return Run(
         id=row.id,
         workflow=row.workflow,
         version=row.version,
         status=row.status,
-        result=value_of(row.result, types, f"{where}, its result") if row.status == "done" and row.is_intact else None,
-        error=_error_of(row),
+        result=value_of(row.result, types, f"{where}, its result") if is_done else None,
+        error=_error_of(row) if flaw is None else f"CodecError: {damage(flaw)}",
         deaths=row.deaths,
         spent=Cost(spent.tokens, spent.usd),
         waiting_for=what_is_waited_for(row.waiting, row.id) if waits else None,
@@ -234,7 +241,8 @@ def _read_waits(told: bytes | None, id: str) -> tuple[tuple[Waiting, ...], int]:
     if told is None:
         return (), 0
     try:
-        held: Any = codec.decode(told, codec.Types.none, f"run {id!r}, what it waits for")
+        where = f"run {id!r}, what it waits for"
+        held: Any = codec.decode(codec.unseal(told, where), codec.Types.none, where)
         waits = tuple(
             Waiting(
                 str(each["kind"]),
@@ -271,16 +279,19 @@ def unclaimed_in(rows: list[CheckpointRow]) -> tuple[list[int], int]:
     """(the numbers of the checkpoints that a finished run did not ask for when it was resumed last, how many there
     are). No record holds them but that of the process that finished it: to ask for a checkpoint leaves no trace."""
     last = rows[-1] if rows else None
-    if last is None or last.kind != "save" or last.result is None or last.checksum != last.compute_checksum():
+    if last is None or last.kind != "save" or last.result is None or flaw_of(last) is not None:
         return [], 0
     told: Any = codec.readable(last.result)
-    return told["unclaimed"], told["count"]
+    try:
+        return list(told["unclaimed"]), int(told["count"])
+    except (TypeError, LookupError, ValueError):
+        return [], 0
 
 
 def origin_of(row: RunRow) -> tuple[str, int] | None:
     """(the run that this one is a fork of, the last checkpoint they share); None if it is none."""
-    told: Any = codec.readable(row.origin) if row.origin is not None and row.is_intact else None
-    return None if told is None else (told["id"], told["at"])
+    told: Any = codec.readable(row.origin) if row.origin is not None and flaw_of_run(row) is None else None
+    return (str(told["id"]), int(told["at"])) if isinstance(told, dict) else None
 
 
 def times_resumed(row: RunRow) -> int:
@@ -289,11 +300,17 @@ def times_resumed(row: RunRow) -> int:
 
 
 def _error_of(row: RunRow) -> str | None:
-    if not row.is_intact:
-        return f"CodecError: {_DAMAGED}"
     if not row.error or row.status not in _ENDED:
         return None
-    return str(Failure.decode(row.error, f"run {row.id!r}, its error"))
+    return failure_text(row.error, f"run {row.id!r}, its error")
+
+
+def failure_text(data: bytes, where: str) -> str:
+    """What failed, or why that cannot be read."""
+    try:
+        return str(Failure.decode(data, where))
+    except CodecError as unreadable:
+        return f"CodecError: {unreadable}"
 
 
 def damage(what: str, instead: str = "start the work again") -> str:
@@ -304,40 +321,30 @@ def damage(what: str, instead: str = "start the work again") -> str:
     )
 
 
-def first_damage(id: str, rows: list[CheckpointRow], whole: list[CheckpointRow]) -> CodecError | None:
-    """What is told where one of ``rows`` is not as it was written, or one of the ``whole`` record is missing."""
-    gone = whole[-1].seq - len(whole) if whole else 0
-    if gone:
-        rows = whole  # a number that was changed looks like a gap
-    damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)
-    if damaged is not None:
-        what = f", checkpoint {damaged.seq} ({damaged.name}): the row's checksum does not match its content"
-    elif gone:
-        what = f": {count(gone, 'checkpoint')} missing among those recorded"
-    else:
-        return None
-    return CodecError(damage(f"run {id!r}{what}"))
-
-
-_DAMAGED = damage("the checksum of the run's row does not match its content")
-
-
 def refuse_damaged(row: RunRow) -> None:
     """Raises ``CodecError`` for a row of a run that is not as it was written, and tells operators."""
-    if not row.is_intact:
-        RunLog(row.id).error("unreadable: %s", _DAMAGED)
-        raise CodecError(f"run {row.id!r}: {_DAMAGED}")
+    if (flaw := flaw_of_run(row)) is not None:
+        tell_damaged(legible(row).id, flaw)
+
+
+def tell_damaged(id: str, flaw: str) -> NoReturn:
+    """Tells operators, and raises ``CodecError``."""
+    RunLog(id).error("unreadable: %s", damage(flaw))
+    raise CodecError(f"run {id!r}: {damage(flaw)}")
 
 
 def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
+    flaw = flaw_of(row)
+    if flaw is not None:
+        row = legible(row)
     where = f"checkpoint {row.seq}"
-    intact = row.checksum == row.compute_checksum()
+    intact = flaw is None
     failed = row.status == "failed" and row.result is not None
     error = None
     if not intact:
-        error = "CodecError: the row's checksum does not match its content; it was changed or damaged"
+        error = f"CodecError: {flaw}; it was changed or damaged"
     elif failed:
-        error = str(Failure.decode(row.result or b"", where))
+        error = failure_text(row.result or b"", where)
     return Checkpoint(
         seq=row.seq,
         kind=row.kind,

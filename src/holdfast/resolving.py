@@ -15,8 +15,9 @@ from .errors import Busy, Cancelled, CodecError, HoldfastError, NotFound
 from .expected import annotation_of, article, convert, describe, text_of
 from .known import step_named
 from .logs import RunLog
-from .records import refuse_damaged
+from .records import refuse_damaged, tell_damaged
 from .store import Checkpoint, Finish, RunRow
+from .store.damage import recorded
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -36,7 +37,10 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
     refuse_damaged(row)
     _refuse_ended(row)
     await _refuse_owned(home, row)
-    intent = find_doubt(row, await home._read(home._store.load, row.no), seq)
+    rows, _, damage = await home._read(recorded, home._store, row)
+    if damage is not None:  # what stands in the rows may be any step's
+        tell_damaged(row.id, damage.what)
+    intent = find_doubt(row, rows, seq)
     data = None if retry else encode_result(intent, result)
     claimed = await _claimed(home, row)
     rows = await home._read(home._store.load, row.no)

@@ -10,18 +10,19 @@ import concurrent.futures
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from . import branches, clock, codec, resting
+from . import branches, clock, resting
 from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
+from .flying import encode_doing
 from .logs import RunLog
 from .news import Bulletin, Told
 from .past import present
 from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
-from .records import encode_unclaimed, first_damage
+from .records import encode_unclaimed
 from .salvage import Pool, Sought
-from .state import BodyView, Change, encode_change
+from .state import BodyView, Change, encode_change, initial_state
 from .store import Checkpoint, RunRow
 from .waits import Waits
 
@@ -91,8 +92,7 @@ class LiveRun:
         self.durable = True
         self.expensive = 0
         self.warned = False
-        initial = codec.decode(row.state, codec.Types.none, "the initial state", root="state") if row.state else {}
-        self.view = BodyView(initial, rows)
+        self.view = BodyView(initial_state(row), rows)
         self._submit = submit
         self._announce = announce
         self._bulletin = Bulletin(row.no, row.epoch)
@@ -100,7 +100,6 @@ class LiveRun:
         self._calls_recorded = 0  # by this process
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
-        self._rows_are_whole = not self.whole
         self.under_way: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # calls not delivered, and in which task
         self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
@@ -166,7 +165,7 @@ class LiveRun:
         flying = [row for row, _ in list(self.under_way.values()) if row.seq == 0 and row.started_ms <= since]
         steps = [[row.name, row.scope, row.started_ms, row.attempts] for row in flying[:_TOLD_MAX]]
         try:
-            told = codec.encode([len(flying), steps], codec.Types.none, "what is in flight") if flying else b""
+            told = encode_doing(len(flying), steps) if flying else b""
         except CodecError:  # a name that no text can hold: the step itself will say so when it is recorded
             return None
         if told == self._told:
@@ -302,29 +301,18 @@ class LiveRun:
     ) -> Checkpoint | None:
         """The record this call is to be answered with, or None if this attempt has none. Raises ``Stop``."""
         try:
-            row = self.records.find(frame, name, key, n, version, inputs, digest, older)
+            return self.records.find(frame, name, key, n, version, inputs, digest, older)
         except Diverged as error:
-            self._refuse_damaged(self.records.unasked)  # a row that was changed tells nothing about the program
             raise self.poison(error) from None
-        if row is not None:
-            if row.checksum != row.compute_checksum():
-                self._refuse_damaged([row])
-        elif not self._rows_are_whole:
-            self._refuse_damaged(self.records.unasked)  # before a call is taken for new: its row may be out of place
-            self._rows_are_whole = True
-        return row
 
     def begun(
         self, frame: Frame, name: str, key: str | None, n: int, version: str, inputs: bytes, digest: bytes
     ) -> Checkpoint | None:
         """The row with which another process began what has no outcome; None if it begins now. Raises ``Stop``."""
         try:
-            row = self.records.begun(frame, name, key, n, version, inputs, digest)
+            return self.records.begun(frame, name, key, n, version, inputs, digest)
         except Diverged as error:
             raise self.poison(error) from None
-        if row is not None:
-            self._refuse_damaged([row])
-        return row
 
     def keep(self, sought: Sought) -> Checkpoint | None:
         """What this call keeps of an earlier attempt; None if it must be executed. Raises ``Stop``."""
@@ -335,20 +323,9 @@ class LiveRun:
             raise self.poison(error) from None
 
     def look_back(self) -> None:
-        """Before the program begins: the state is read from saves, which are no call's records, and what may be kept
-        from earlier attempts. Raises ``Stop`` if any of that is damaged."""
-        if len(self.records.rows) == len(self.whole):
-            self._refuse_damaged([row for row in self.records.rows if row.kind == "save"])
-            return
-        self._refuse_damaged(self.whole)
-        self._rows_are_whole = True
-        self.pool = Pool(self.id, self.whole, self._schema)
-
-    def _refuse_damaged(self, rows: list[Checkpoint]) -> None:
-        """Raises ``Stop`` if one of ``rows`` is not as it was written, or if any row is missing."""
-        damaged = first_damage(self.id, rows, self.whole)
-        if damaged is not None:
-            raise self.poison(damaged)
+        """Before the program begins: what may be kept of earlier attempts, if there are any."""
+        if len(self.records.rows) < len(self.whole):
+            self.pool = Pool(self.id, self.whole, self._schema)
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:
         self.log.error("checkpoint %s (%s) cannot be read: %s", row.seq, row.name, error)
@@ -406,8 +383,7 @@ class LiveRun:
 
     def record_leftovers(self, unclaimed: list[Checkpoint]) -> None:
         """Before the run ends: what the body changed since the last row, and which records it never asked for."""
-        body = self.view.carry(self.delivered)
-        if not body and not unclaimed:
+        if not (body := self.view.carry(self.delivered)) and not unclaimed:
             return
         row = blank_row(self.no, self.epoch, kind="save")
         row.delta = encode_change(Change(body=body, after=self.delivered), "the state") if body else None

@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from . import clock, codec
+from . import clock
 from .admission import refuse_other_work
 from .beginning import Unloaded
 from .claiming import Claimed
 from .errors import CodecError, Fenced, HoldfastError, StoreError
 from .execution import Execution
 from .failure import Failure
+from .flying import decode_doing
 from .known import call_again, workflow_of
 from .logs import RunLog
 from .records import count, refuse_damaged
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
+from .store.damage import recorded
 from .versions import refuse_other_version
 
 if TYPE_CHECKING:
@@ -133,10 +135,10 @@ class Served:
         refuse_other_version(row, definition)
         call = call_again(workflow, row)
         call.take()
-        rows = await home._read(home._store.load, row.no)
-        if self._taken.lost is not None and row.deaths >= definition.max_deaths:
-            self._refuse_deadly(rows, await home._read(home._store.claims, row.no), definition)
-        claimed = Claimed(row, rows, self._began, self._taken.before, self._taken.lost == "died")
+        rows, claims, damage = await home._read(recorded, home._store, row)
+        if damage is None and self._taken.lost is not None and row.deaths >= definition.max_deaths:
+            self._refuse_deadly(rows, claims, definition)
+        claimed = Claimed(row, rows, self._began, self._taken.before, self._taken.lost == "died", damage)
         execution = Execution(home, call, row.id, None, False, claimed=claimed)
         execution.detached = True
         refuse_other_work(row, definition, execution.inputs)
@@ -201,13 +203,7 @@ def deaths_in_a_row(rows: list[Checkpoint], claims: Iterable[Claim]) -> list[Cla
 
 def _in_flight(doing: bytes | None) -> set[str]:
     """The names of the steps that an owner had in flight when it was last heard of."""
-    if not doing:
-        return set()
-    try:
-        _, steps = codec.decode(doing, codec.Types.none, "what is in flight")
-    except CodecError:
-        return set()
-    return {step[0] for step in steps}
+    return {step[0] for step in decode_doing(doing)[1]}
 
 
 def _tried_anew(error: bytes | None) -> list[int]:

@@ -26,7 +26,7 @@ from .errors import (
 from .logs import RunLog
 from .recall import blank_row
 from .records import count, damage
-from .state import Change, encode_change, replay
+from .state import Change, encode_change, initial_state, replay
 from .store import Checkpoint, Finish, Revision, RunRow, revised
 from .upgrades import migrated, refuse_unfit_choice, refuse_unfit_schema
 
@@ -80,7 +80,7 @@ class Session:
             claimed = await self._claim()
             row, rows = claimed.row, claimed.rows
             try:
-                self._saved = self._restored(row, rows)
+                self._saved = self._restored(claimed)
                 self.state = self._brought_along(row)
             except BaseException:
                 await self._hand_back(row)
@@ -96,13 +96,10 @@ class Session:
         home._sessions[row.no] = self
         return self
 
-    def _restored(self, row: RunRow, rows: list[Checkpoint]) -> dict[str, Any]:
-        initial = codec.decode(row.state, codec.Types.none, f"session {self.id!r}", root="state") if row.state else {}
-        for each in rows:
-            if each.checksum != each.compute_checksum():
-                what = f"session {self.id!r}, checkpoint {each.seq}: the row's checksum does not match its content"
-                raise CodecError(damage(what, "open a session"))
-        return replay(initial, rows)
+    def _restored(self, claimed: Claimed) -> dict[str, Any]:
+        if claimed.damage is not None:
+            raise CodecError(damage(f"session {self.id!r}, {claimed.damage.what}", "open a session"))
+        return replay(initial_state(claimed.row), claimed.rows)
 
     def _brought_along(self, row: RunRow) -> dict[str, Any]:
         """What was saved, in the shape that this program expects; the first save will say so."""

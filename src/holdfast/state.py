@@ -16,7 +16,7 @@ import msgspec
 from . import codec, delta
 from .errors import CodecError, StateConflict
 from .past import present
-from .store import Checkpoint
+from .store import Checkpoint, RunRow
 
 
 class Change(msgspec.Struct, omit_defaults=True):
@@ -52,12 +52,26 @@ def _blame(ops: dict[Any, Any], where: str, path: str) -> None:
             codec.encode(op[-1], codec.Types.none, where, root=here)
 
 
+def initial_state(row: RunRow) -> dict[str, Any]:
+    """What the state was when the run was created. Raises ``CodecError``."""
+    where = f"the initial state of {row.id!r}"
+    held = codec.decode(row.state, codec.Types.none, where, root="state") if row.state else {}
+    if type(held) is not dict:
+        raise CodecError(f"{where} is no dict. The bytes are kept as they are.", path="state")
+    return held
+
+
 def decode_change(row: Checkpoint) -> Change:
     if row.delta is None:
         return Change()
-    return Change(
-        **codec.decode(row.delta, codec.Types.none, f"the state change of checkpoint {row.seq}", root="state")
-    )
+    where = f"the state change of checkpoint {row.seq}"
+    try:
+        change = msgspec.convert(codec.decode(row.delta, codec.Types.none, where, root="state"), Change)
+    except msgspec.ValidationError as error:
+        raise CodecError(f"{where} cannot be read: {error}. It is kept as it is.", path="state") from None
+    for ops in (change.step or {}, change.body or {}):
+        delta.refuse_malformed(ops, where)
+    return change
 
 
 class View:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from . import clock, codec
@@ -34,6 +35,13 @@ _LOOK_AGAIN_MS = 5000  # at a run that somebody else began, by a run that was le
 _TOLD_AFTER_S = 0.3  # shorter waits are not worth a write
 _TOLD_MAX = 20  # waits that are named to those who look from outside
 _SLEPT = codec.encode(None, codec.Types.none, "a sleep")
+
+
+class _Told(msgspec.Struct):
+    since: int
+    until: int | None
+    ask: str | None
+    expects: list[Any] | None
 
 
 class Wait:
@@ -148,7 +156,7 @@ class Waits:
     ) -> Wait:
         """``begun``: the row with which an earlier process began it, ``earlier``: that of an earlier attempt."""
         if begun is not None:
-            wait = Wait(frame, row, expected, codec.readable(begun.result or b""))
+            wait = Wait(frame, row, expected, self._told_in(begun))
             wait.is_fresh, wait.begins = False, begun
             return wait
         since = self.now_ms()
@@ -162,6 +170,14 @@ class Waits:
         self._run.note(begins, kept=0 if earlier is None else earlier.seq)
         wait.begins = begins
         return wait
+
+    def _told_in(self, begun: Checkpoint) -> dict[str, Any]:
+        """What a row says of the wait that began with it. Raises ``Stop``."""
+        told = codec.readable(begun.result or b"")
+        try:
+            return msgspec.structs.asdict(msgspec.convert(told, _Told))
+        except msgspec.ValidationError as error:
+            raise self._run.cannot_read(begun, CodecError(f"it does not tell of a wait: {error}")) from None
 
     async def over(self, wait: Wait) -> None:
         """Wait for it; its row then holds the outcome."""
@@ -244,11 +260,19 @@ class Waits:
         names = [wait.row.name for wait in looked_for if wait.row.kind == "signal"]
         for wait in looked_for:
             self.unlooked.pop(wait, None)
-        for name in dict.fromkeys([*names, *self.mailbox.put(signals)]):
+        new = self.mailbox.put(signals)
+        self._tell_damaged()
+        for name in dict.fromkeys([*names, *new]):
             self._hand_out(name)
         for wait in [each for each in self._overdue if (each.until_ms or 0) <= asked_ms]:
             wait.settle("failed", Failure("TimeoutError", _late(wait)).encode())
         self._run.looks.ask()
+
+    def _tell_damaged(self) -> None:
+        damaged, self.mailbox.damaged = self.mailbox.damaged, []
+        for signal in damaged:
+            what = "signal %r (number %d) was damaged since it was sent: its checksum does not match its content"
+            self._run.log.error(f"{what}. It is kept, and given to nobody; send it again", signal.name, signal.n)
 
     def _hand_out(self, name: str) -> None:
         """The mail of one name to those who wait for it."""
@@ -286,7 +310,8 @@ class Waits:
     def described(self) -> bytes:
         first = heapq.nsmallest(_TOLD_MAX, self.live, key=lambda wait: (wait.row.kind != "signal", wait.begins.seq))
         waits = [{"kind": each.row.kind, "name": each.row.key or each.row.name, **each.told} for each in first]
-        return codec.encode({"count": len(self.live), "waits": waits}, codec.Types.none, "what the run waits for")
+        told = {"count": len(self.live), "waits": waits}
+        return codec.seal(codec.encode(told, codec.Types.none, "what the run waits for"))
 
     def expected_as(self, name: str) -> Expected | None:
         """What the first who waits for a signal of this name wants. From any thread."""
@@ -316,8 +341,6 @@ class Waits:
 def _read(wait: Wait, signal: Signal) -> bytes:
     """The result of a wait that takes this signal. Raises ``CodecError`` if it cannot."""
     where = f"signal {signal.name!r} (number {signal.n})"
-    if signal.checksum != signal.compute_checksum():
-        raise CodecError(f"{where} was damaged since it was sent: its checksum does not match its content")
     assert wait.expected is not None
     value = wait.expected.read(signal.value, where)
     return codec.encode({"signal": signal.n, "value": value}, wait.expected.types, where)

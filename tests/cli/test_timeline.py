@@ -16,6 +16,7 @@ from holdfast.cli import drawing
 from holdfast.cli.drawing import draw, mermaid
 from holdfast.cli.timeline import Axis, Flying, Process, Saved, laid_out, processes_of, saved_by
 from holdfast.failure import Failure
+from holdfast.flying import decode_doing, encode_doing
 from holdfast.recall import scope_of
 from holdfast.store import Batch, Checkpoint, Finish, RunRow
 from holdfast.store.memory import MemoryStore
@@ -56,7 +57,7 @@ class Story:
     def heartbeat(self, at: float, *flying: tuple[str, float, int]) -> None:
         self.now(at)
         told = [[name, "", START + int(began * 1000), attempt] for name, began, attempt in flying]
-        data = codec.encode([len(told), told], codec.Types.none, "what is in flight") if told else b""
+        data = encode_doing(len(told), told) if told else b""
         assert self.run.owner is not None
         self.store.renew(self.run.owner, ttl_ms=TTL_MS, doing={self.run.no: data})
 
@@ -235,7 +236,7 @@ def test_a_heartbeat_tells_what_is_in_flight(monkeypatch: pytest.MonkeyPatch) ->
             assert await told(hf) is not None
             row = hf._store.get("a")
             assert row is not None and row.doing is not None
-            number, steps = codec.decode(row.doing, codec.Types.none, "what is in flight")
+            number, steps = decode_doing(row.doing)
             assert (number, {name for name, *_ in steps}, len(steps)) == (
                 10,
                 {hold._definition.name},
@@ -245,7 +246,7 @@ def test_a_heartbeat_tells_what_is_in_flight(monkeypatch: pytest.MonkeyPatch) ->
             assert await told(hf) is written, "what has not changed is not written again"
             go.set()
             await late.wait()
-            assert codec.decode(await told(hf) or b"", codec.Types.none, "what is in flight")[0] == 1
+            assert decode_doing(await told(hf))[0] == 1
             end.set()
             await running
 

@@ -19,7 +19,7 @@ from holdfast import run as run_module
 from holdfast.app import Holdfast
 from holdfast.recall import OPEN
 from holdfast.state import replay
-from holdfast.store import Checkpoint, RunRow, Store
+from holdfast.store import Checkpoint, Claim, RunRow, Store
 from holdfast.store.memory import MemoryStore
 from holdfast.store.protocol import end_checksum
 
@@ -57,11 +57,14 @@ def restored(record: Record, cut: int) -> MemoryStore:
     store = MemoryStore()
     data, run = store._data, copy.copy(record.run)
     run.status, run.result, run.error, run.owner, run.lease_until_ms = "running", None, None, None, 0
-    run.end_checksum = end_checksum(None, None)
+    run.end_checksum = end_checksum("running", None, None)
     data.runs[run.no] = run
     data.numbers[run.id] = data.last_no = run.no
     data.checkpoints[run.no] = {row.seq: copy.copy(row) for row in record.rows[:cut]}
-    data.claims[run.no] = []
+    data.claims[run.no] = [
+        Claim(run_no=run.no, epoch=n, owner="killed", claimed_ms=run.created_ms, found="running" if n > 1 else "")
+        for n in range(1, run.epoch + 1)
+    ]
     return store
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .plant import Plant
 
+FLIPS = "tests/trust/test_flips.py::"
+HOSTILE = "tests/trust/test_hostile_bytes.py::"
 PROMISES = "tests/crash/test_promises.py::"
 ERRORS = "tests/crash/test_store_errors.py::"
 OWNERS = "tests/crash/test_owners.py::"
@@ -143,15 +145,15 @@ PLANTED = [
     Plant(
         "a lease that lapsed is ignored",
         "src/holdfast/claiming.py",
-        " or row.lease_until_ms <= await self._now_ms()",
-        "",
+        "return not 0 < row.lease_until_ms - await self._now_ms() <= lease.SECONDS_MAX * 1000",
+        "return False",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
         "a lease is taken before it lapsed",
         "src/holdfast/claiming.py",
-        " or row.lease_until_ms <= await self._now_ms()",
-        " or True",
+        "return not 0 < row.lease_until_ms - await self._now_ms() <= lease.SECONDS_MAX * 1000",
+        "return True",
         [PROMISES + "test_a_lease_that_lapsed_is_taken_over"],
     ),
     Plant(
@@ -185,23 +187,72 @@ PLANTED = [
     # -- history -------------------------------------------------------------------------------------------
     Plant(
         "checksums are not verified",
-        "src/holdfast/run.py",
-        "damaged = next((row for row in rows if row.checksum != row.compute_checksum()), None)",
-        "damaged: Checkpoint | None = None",
+        "src/holdfast/store/damage.py",
+        "        return None if row.checksum == row.compute_checksum() else _CHANGED",
+        "        return None",
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(
         "a checksum leaves out the change of state",
         "src/holdfast/store/protocol.py",
-        "return crc if self.delta is None else zlib.crc32(self.delta, crc)",
-        "return crc",
+        "self.fingerprint, self.inputs, self.result, self.delta)",
+        "self.fingerprint, self.inputs, self.result)",
         [PROMISES + "test_a_changed_row_is_not_believed"],
+    ),
+    Plant(
+        "a checksum leaves out the costs",
+        "src/holdfast/store/protocol.py",
+        "held = (self.tokens, self.usd, self.fingerprint",
+        "held = (self.fingerprint",
+        [FLIPS + "test_what_nothing_but_a_look_at_the_whole_finds"],
+    ),
+    Plant(
+        "what a run stands at is not compared with its claims",
+        "src/holdfast/store/damage.py",
+        "    if run.deaths != sum(",
+        "    if False and run.deaths != sum(",
+        [FLIPS + "test_what_nothing_but_a_look_at_the_whole_finds"],
+    ),
+    Plant(
+        "a status that is none is believed",
+        "src/holdfast/store/damage.py",
+        "    if row.status not in STATUSES:",
+        "    if False:",
+        ["tests/trust/test_raw.py::test_the_runs_of_a_store_with_a_damaged_row"],
+    ),
+    Plant(
+        "text that is no UTF-8 hides the rows beside it",
+        "src/holdfast/store/sqlite_rows.py",
+        "    except UnicodeDecodeError:\n        return taken(",
+        "    except ZeroDivisionError:\n        return taken(",
+        ["tests/trust/test_raw.py::test_the_list_names_damaged_runs_among_the_others"],
+    ),
+    Plant(
+        "what is sealed is believed",
+        "src/holdfast/codec/sealing.py",
+        "seal(sealed[:-_SIZE], *numbers) != sealed:",
+        "False:",
+        [HOSTILE + "test_what_is_sealed_is_refused_when_it_was_changed"],
+    ),
+    Plant(
+        "a bytearray is made of whatever there is",
+        "src/holdfast/codec/reading.py",
+        "    BYTEARRAY: bytes,\n",
+        "    BYTEARRAY: int,\n",
+        [HOSTILE + "test_hostile_bytes_are_refused_in_little_room"],
+    ),
+    Plant(
+        "a recorded change of state is taken for one as it is",
+        "src/holdfast/state.py",
+        "        delta.refuse_malformed(ops, where)",
+        "        pass",
+        [HOSTILE + "test_what_is_no_change_of_state_is_refused"],
     ),
     Plant(
         "the row of a run is believed as it is",
         "src/holdfast/records.py",
-        "    if not row.is_intact:\n        RunLog",
-        "    if False:\n        RunLog",
+        "    if (flaw := flaw_of_run(row)) is not None:\n        tell_damaged",
+        "    if (flaw := None) is not None:\n        tell_damaged",
         [PROMISES + "test_a_changed_row_of_a_run_is_not_believed"],
     ),
     Plant(
@@ -235,8 +286,8 @@ PLANTED = [
     Plant(
         "Ctrl-C is recorded as a failure",
         "src/holdfast/execution.py",
-        "        if isinstance(error, (Diverged, CodecError, InDoubt)):\n",
-        "        if isinstance(error, (Diverged, CodecError, InDoubt, Unloaded)):\n",
+        "        if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch)):\n",
+        "        if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch, Unloaded)):\n",
         [PROMISES + "test_ctrl_c_is_no_failure"],
     ),
     Plant(

@@ -23,8 +23,8 @@ PLANTED = [
     Plant(
         name="a signal that was taken is taken again after a resume",
         file="src/holdfast/mailbox.py",
-        old="                if signal.n not in self._taken:\n",
-        new="                if True:\n",
+        old="                elif signal.n not in self._taken:\n",
+        new="                else:\n",
         tests=[f"{_WAITS}::test_mail_is_kept_if_sent_early_and_first_in_is_first_out"],
     ),
     Plant(
@@ -137,8 +137,8 @@ PLANTED = [
     Plant(
         name="mail is handed out by asking everybody who waits",
         file="src/holdfast/waits.py",
-        old="        for name in dict.fromkeys([*names, *self.mailbox.put(signals)]):\n",
-        new="        for name in dict.fromkeys([*names, *self.mailbox.put(signals), *self._lines]):\n",
+        old="        for name in dict.fromkeys([*names, *new]):\n",
+        new="        for name in dict.fromkeys([*names, *new, *self._lines]):\n",
         tests=[f"{_MANY}::test_a_signal_among_many_that_are_waited_for_asks_only_its_own"],
     ),
     Plant(

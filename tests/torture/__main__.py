@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import agents, chain, cuts, grounds, kills, machines, memory, zombies
+from . import agents, chain, cuts, flips, grounds, kills, machines, memory, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -87,6 +87,7 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "agent": (0.1, of_agents),
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
+    "flips": (0.05, flips.run),
     "order": (0.1, lambda seed, until: memory.run(seed * 1_000_000, until)),
 }
 
@@ -96,6 +97,8 @@ def replay(name: str) -> Findings:
     part, *rest = name.split()
     if part == "order":
         return memory.run(0, 0.0, only=int(rest[0]))
+    if part == "flips":
+        return flips.run(0, 0.0, only=int(rest[0]))
     if part == "machines":
         with grounds.grounds() as every, Campaign(machines.TARGET, machines.STORE, jobs=1) as campaign:
             plain = machines.learn(campaign)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import Checkpoint, Emitted, Event, Progress, Skipped
+from holdfast import Checkpoint, Emitted, Event, Progress, Skipped, codec
 from holdfast.news import CHUNK_MAX_BYTES, KEPT_BYTES, WAITING_MAX_BYTES, Bulletin, Told, encode_chunk, told_in
 from holdfast.store import Store, open_store
 from holdfast.testing.store_suite import append, checkpoint, claim, create, finish, news
@@ -22,7 +22,8 @@ def store() -> Store:
 def tell(store: Store, run_no: int, n: int, *chunks: tuple[int, str], epoch: int = 1) -> None:
     """Chunks, each after the checkpoint of this number; ``n`` is the number of the last."""
     told = [Told(after, "talk", "talk#0", 1, encode_chunk(chunk)) for after, chunk in chunks]
-    store.tell([news(run_no, n, epoch=epoch, count=len(told), data=msgspec.msgpack.encode(told))])
+    data = codec.seal(msgspec.msgpack.encode(told), run_no, epoch, n, len(told))
+    store.tell([news(run_no, n, epoch=epoch, count=len(told), data=data)])
 
 
 def words(events: list[Event]) -> list[object]:

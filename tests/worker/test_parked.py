@@ -13,6 +13,7 @@ from queued import DEAD, executed, gates, job, planted, stateful, strict, submit
 import holdfast
 from holdfast import Holdfast, codec, workflow
 from holdfast.failure import Failure
+from holdfast.flying import encode_doing
 from holdfast.recall import blank_row
 from holdfast.served import deaths_in_a_row
 from holdfast.store import Checkpoint, Claim, Store, Taken
@@ -123,7 +124,7 @@ def test_deaths_in_a_row(checkpoint: int | None, found: list[str], deaths: int) 
 
 def killed_over(store: Store, id: str, times: int) -> None:
     """So many owners of this run died, the last one only just."""
-    doing = codec.encode([1, [["work", "", 1, 1]]], codec.Types.none, "")
+    doing = encode_doing(1, [["work", "", 1, 1]])
     for n in range(times):
         row = row_of(store, id)
         owner = DEAD + str(n)

@@ -36,6 +36,7 @@ ENDS = {
     "running": ("▸", "running", "cyan"),
     "waiting": ("▸", "waiting, unloaded", "cyan"),
     "open": ("▸", "open", "cyan"),
+    "damaged": ("✗", "damaged: what it came to cannot be told", "red"),
 }
 LOST = ("died", "lapsed")  # how an owner ends that does not hand its run back
 _MERMAID = {"#": "#35;", ";": "#59;", "<": "#lt;", ">": "#gt;"}
@@ -117,7 +118,8 @@ class _Page:
 
     def _step(self, line: Line) -> Iterator[Text]:
         row, many = line.rows[0], len(line.rows)
-        sign, style = SIGNS[row.status if row.attempts else "kept"] if row.kind != "save" else ("·", "dim")
+        how = row.status if row.attempts or row.status not in SIGNS else "kept"
+        sign, style = SIGNS.get(how, SIGNS["failed"]) if row.kind != "save" else ("·", "dim")
         name = Text.assemble((f"{sign} ", style), "  " * depth_of(row), name_of(row, numbered=many == 1))
         if many > 1:
             name.append(f"  ×{many:,}", "bold")
@@ -172,7 +174,7 @@ class _Page:
         elif line.kind == "began":
             yield from self._wrapped(line, how_it_began(self.processes, line.lane), "", "┏", line.began_ms)
         else:
-            sign, said, style = ENDS[process.end]
+            sign, said, style = ENDS.get(process.end, ENDS["damaged"])
             if process.end in LOST:
                 said += " some time after this" if process.end == "died" else ", some time after this"
             elif not process.is_over:
@@ -282,7 +284,8 @@ def _messages(line: Line, processes: list[Process], title: str) -> Iterator[str]
                 yield f"Note over {who}: {process.end}"
             else:
                 stopped = process.end in ("failed", "parked", "in_doubt")
-                yield f"{who}{'-x' if stopped else '->>'}S: {_said(ENDS[process.end][1])}"
+                _, said, _ = ENDS.get(process.end, ENDS["damaged"])
+                yield f"{who}{'-x' if stopped else '->>'}S: {_said(said)}"
         case _:
             yield f"{who}->>S: {_said(_stored(line))}"
 

@@ -17,8 +17,9 @@ from holdfast.cli.stranded import print_stranded, stranded
 from holdfast.cli.timeline import process_of
 from holdfast.cli.waiting import plain
 from holdfast.expected import text_of
-from holdfast.records import count, ms_of, times_resumed, waits_of
+from holdfast.records import count, damage, ms_of, times_resumed, waits_of
 from holdfast.store import NEVER_MS, RunRow, Spent
+from holdfast.store.damage import flaw_of_run, legible
 
 STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "in_doubt", "parked")
 STYLES = {
@@ -33,6 +34,7 @@ STYLES = {
     "open": "cyan",
     "interrupted": "yellow",
     "stalled": "yellow",
+    "damaged": "red",
 }
 
 
@@ -51,8 +53,10 @@ def condition_of(row: RunRow, now_ms: int) -> str:
     """The status, unless it only says what an owner meant to do: nobody does it now, or nobody can tell.
 
     "interrupted": handed back, or the owner is dead; "stalled": the lease lapsed, and the owner may live or not.
-    A session is "open" or "closed".
+    A session is "open" or "closed". "damaged": its row is not as it was written.
     """
+    if flaw_of_run(row) is not None:
+        return "damaged"
     if row.status not in ("running", "waiting"):
         return row.status
     if row.owner is None:
@@ -93,6 +97,7 @@ def list_command(
         spent = hf._store.spent([row.no for row in rows])
         now_ms, url = hf._store.now_ms(), hf.url
     shown = [entry_of(row, spent[row.no], now_ms) for row in rows]
+    rows = [legible(row) for row in rows]
     if as_json:
         print_json({"store": url, "runs": shown, "more": more})
         return DONE
@@ -118,6 +123,10 @@ def list_command(
             Text(ago(entry["updated_ms"], now_ms), "dim"),
         )
     console().print(table)
+    for entry in shown:
+        if entry["damaged"]:
+            what = f"{escaped(entry['id'])}: {damage(entry['damaged'])} `holdfast show ID --raw` shows its bytes."
+            console().print(Text(what, "red"))
     _print_more(more, limit)
     return DONE
 
@@ -163,6 +172,9 @@ def _print_waiting(rows: list[RunRow], now_ms: int) -> None:
 
 
 def entry_of(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
+    flaw, condition = flaw_of_run(row), condition_of(row, now_ms)
+    if flaw is not None:
+        row = legible(row)
     updated_ms = max(row.updated_ms, spent.last_ms)
     return {
         "id": row.id,
@@ -170,7 +182,8 @@ def entry_of(row: RunRow, spent: Spent, now_ms: int) -> dict[str, Any]:
         "workflow": row.workflow,
         "version": row.version,
         "status": row.status,
-        "condition": condition_of(row, now_ms),
+        "condition": condition,
+        "damaged": flaw,
         "steps": spent.steps,
         "saves": spent.saves,
         "resumed": times_resumed(row),

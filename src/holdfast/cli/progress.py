@@ -20,10 +20,9 @@ from rich.text import Text
 from holdfast import codec
 from holdfast.cli.printing import console, escaped, lines, seconds, short
 from holdfast.cli.waiting import said_of
-from holdfast.failure import Failure
 from holdfast.news import Told
 from holdfast.recall import scope_of
-from holdfast.records import count
+from holdfast.records import count, failure_text
 from holdfast.run import LiveRun
 from holdfast.store import Checkpoint
 
@@ -236,7 +235,7 @@ def preview_of(row: Checkpoint, limit: int) -> str:
     if row.result is None:
         return ""
     if row.status == "failed":
-        return short(str(Failure.decode(row.result, "a failure")), limit)
+        return short(failure_text(row.result, "a failure"), limit)
     value: Any = codec.readable(row.result)
     return "" if value is None else short(value, limit)
 

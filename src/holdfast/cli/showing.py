@@ -18,6 +18,7 @@ from holdfast.cli.options import opened, run_named, shared
 from holdfast.cli.printing import console, dollars, escaped, fields, iso, local, print_json, seconds, short
 from holdfast.cli.problems import DONE, Problem
 from holdfast.cli.progress import preview_of
+from holdfast.cli.raw import print_raw, raw_of
 from holdfast.cli.timeline import (
     CALLS,
     Process,
@@ -31,13 +32,14 @@ from holdfast.cli.timeline import (
 )
 from holdfast.cli.waiting import in_words
 from holdfast.doubt import open_intents, told_by
-from holdfast.errors import HoldfastError
+from holdfast.errors import CodecError, HoldfastError
 from holdfast.failure import Failure
 from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN
 from holdfast.records import count, origin_of, unclaimed_in, waits_of
-from holdfast.state import replay
-from holdfast.store import Checkpoint, RunRow
+from holdfast.state import initial_state, replay
+from holdfast.store import Checkpoint, RunRow, Signal
+from holdfast.store.damage import Recorded, flaw_of, flaw_of_run, flaw_of_signal, legible, recorded
 
 LABEL = 11  # columns
 _NAMED_MAX = 5
@@ -48,19 +50,40 @@ class Shown:
 
     def __init__(self, hf: Holdfast, row: RunRow) -> None:
         self.url = hf.url
-        self.row = row
-        self.rows = hf._store.load(row.no)
+        found = recorded(hf._store, row)
         self.now_ms = hf._store.now_ms()
         self.spent = hf._store.spent([row.no])[row.no]
         self.entry = entry_of(row, self.spent, self.now_ms)
-        self.failure = Failure.decode(row.error, f"run {row.id!r}, its error") if row.error else None
+        condition = "died" if row.owner is not None and lease.is_dead(row.owner) else condition_of(row, self.now_ms)
+        self.flaws = {each.seq: flaw for each in found.rows if (flaw := flaw_of(each)) is not None}
+        self.damages = damages_of(row, found, self.flaws, hf._store.signals(row.no))
+        self.row, self.rows = legible(row), [legible(each) if each.seq in self.flaws else each for each in found.rows]
+        self.failure = _failure_of(self.row)
         self.processes = processes_of(
-            row,
-            hf._store.claims(row.no),
+            self.row,
+            [legible(claim) for claim in found.claims],
             self.rows,
-            "died" if row.owner is not None and lease.is_dead(row.owner) else condition_of(row, self.now_ms),
+            condition,
             set(self.failure.seqs) if self.failure else set(),
         )
+
+
+def damages_of(row: RunRow, found: Recorded, flaws: dict[int, str], signals: list[Signal]) -> list[str]:
+    """All that is wrong with what the store holds of a run."""
+    told = [flaw] if (flaw := flaw_of_run(row)) is not None else []
+    told += [f"checkpoint {seq}: {flaw}" for seq, flaw in flaws.items()]
+    damaged = ((legible(signal), flaw_of_signal(signal)) for signal in signals)
+    told += [f"signal {signal.n} ({signal.name}): {flaw}" for signal, flaw in damaged if flaw is not None]
+    return told or ([found.damage.what] if found.damage is not None else [])
+
+
+def _failure_of(row: RunRow) -> Failure | None:
+    if not row.error:
+        return None
+    try:
+        return Failure.decode(row.error, f"run {row.id!r}, its error")
+    except CodecError as unreadable:
+        return Failure("CodecError", str(unreadable))
 
 
 @click.command("show")
@@ -68,20 +91,27 @@ class Shown:
 @click.option("--step", "seq", type=click.IntRange(min=1), metavar="N", help="One checkpoint, and why it was run.")
 @click.option("--limit", type=click.IntRange(min=0), default=60, show_default=True, help="Lines of steps; 0: all.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a sequence diagram, for Markdown.")
+@click.option("--raw", "as_raw", is_flag=True, help="Every column of every row as it is stored, and what is damaged.")
 @shared
-def show_command(id: str, seq: int | None, limit: int, as_mermaid: bool, store: str | None, as_json: bool) -> int:
+def show_command(
+    id: str, seq: int | None, limit: int, as_mermaid: bool, as_raw: bool, store: str | None, as_json: bool
+) -> int:
     """One run: how it stands, and what each of its processes did.
 
     Its state, its cost, its error with the traceback; then its timeline, with the processes side by side. Steps of one
     name in a row are one line, time in which nothing ran is drawn short.
     """
     with opened(store) as hf:
-        shown = Shown(hf, run_named(hf, id, store))
-    if seq is not None:
-        row = next((row for row in shown.rows if row.seq == seq), None)
-        if row is None:
+        row = run_named(hf, id, store)
+        shown = Shown(hf, row)
+        raw = raw_of(hf, row) if as_raw else None
+    if raw is not None:
+        print_json({**raw, "damages": shown.damages}) if as_json else print_raw(raw, shown.damages)
+    elif seq is not None:
+        found = next((row for row in shown.rows if row.seq == seq), None)
+        if found is None:
             raise Problem(f"run {id!r} has no checkpoint {seq}; it has {count(len(shown.rows), 'checkpoint')}.")
-        _show_step(shown, row, as_json=as_json)
+        _show_step(shown, found, as_json=as_json)
     elif as_mermaid:
         lines = laid_out(shown.processes, shown.now_ms, limit)
         diagram = mermaid(lines, shown.processes, shown.row.workflow or "session")
@@ -122,7 +152,8 @@ def _header(shown: Shown) -> dict[str, Any]:
         "spent": {"tokens": shown.spent.tokens, "usd": shown.spent.usd},
         "not_spent_again": saved._asdict(),
         "arguments": codec.readable(row.inputs) if row.inputs else {},
-        "state": _state(row, shown.rows),
+        "damages": shown.damages,
+        "state": "(cannot be read, see what is damaged)" if shown.damages else _state(row, shown.rows),
         "result": codec.readable(row.result) if row.result else None,
         "in_doubt": [_plain_doubt(each) for each in open_intents(shown.rows)],
         "error": str(shown.failure) if shown.failure else None,
@@ -165,8 +196,7 @@ def _state(row: RunRow, rows: list[Checkpoint]) -> Any:
     """The state as a reader of the checkpoints arrives at it, as plain data."""
     try:
         where = f"run {row.id!r}, its state"
-        initial = codec.decode(row.state, codec.Types.none, where, root="state") if row.state else {}
-        return codec.readable(codec.encode(replay(initial, rows), codec.Types.none, where, root="state"))
+        return codec.readable(codec.encode(replay(initial_state(row), rows), codec.Types.none, where, root="state"))
     except HoldfastError as error:
         return f"(cannot be read: {error})"
 
@@ -198,6 +228,10 @@ def _print_header(shown: Shown, header: dict[str, Any]) -> None:
         *(("in doubt" if k == 0 else "", _doubt(each)) for k, each in enumerate(header["in_doubt"])),
     ):
         _print_field(name, said)
+    for each in shown.damages:
+        _print_field("damaged", escaped(each), "red")
+    if shown.damages:
+        _print_field("", "it is kept as it is; --raw shows its bytes", "dim")
     if header["error"] and row.status != "in_doubt":
         _print_field("error", escaped(" ".join(header["error"].split())), "red")
         _print_traceback(header["traceback"] or "")
@@ -313,7 +347,8 @@ def _changed(how: str, keys: list[str]) -> str:
 
 def _show_step(shown: Shown, row: Checkpoint, *, as_json: bool) -> None:
     plain = _plain(row, shown.processes)
-    trace = Failure.decode(row.result, "a failure").traceback if row.status == "failed" and row.result else ""
+    failed = row.status == "failed" and row.result and row.seq not in shown.flaws
+    trace = Failure.decode(row.result or b"", "a failure").traceback if failed else ""
     why = _why(shown, row)
     if as_json:
         print_json({**plain, "traceback": trace or None, "why": why})

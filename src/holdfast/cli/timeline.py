@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from holdfast import codec, lease
+from holdfast import lease
 from holdfast.doubt import open_intents
-from holdfast.errors import CodecError, HoldfastError
+from holdfast.errors import HoldfastError
+from holdfast.flying import decode_doing
 from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN, enclosing, scope_of
 from holdfast.state import decode_change
@@ -99,12 +100,14 @@ def processes_of(
     for row in rows:
         if row.epoch in of_epoch and (row.status != "intent" or row.seq in doubts):
             of_epoch[row.epoch].rows.append(row)
-    for process, after in zip(found, [*sorted(claims, key=lambda claim: claim.epoch)[1:], None], strict=True):
+    behind = [*sorted(claims, key=lambda claim: claim.epoch)[1:], None] if claims else []
+    for process, after in zip(found, behind, strict=True):
         if after is None:
             _end(process, end, *_last_seen(run))
         else:
-            known = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
-            _end(process, known.get(after.found, after.found), after.seen_ms, after.doing)
+            told = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
+            how = told[after.found] if after.found in told else after.found  # noqa: SIM401 - a type checker takes get() for optional
+            _end(process, how, after.seen_ms, after.doing)
     _add_up(found, rows, tried_anew)
     return found
 
@@ -120,10 +123,7 @@ def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:
     recorded = max((_ended_ms(row) for row in process.rows if row.attempts), default=0)
     process.ended_ms = max(process.began_ms, seen_ms, recorded)
     if doing:
-        try:
-            number, steps = codec.decode(doing, codec.Types.none, "what is in flight")
-        except CodecError:
-            return  # the rest of the record is worth reading all the same
+        number, steps = decode_doing(doing)
         done = {(row.name, row.scope, row.started_ms) for row in process.rows}  # since it was told
         process.flying = [each for each in (Flying(*step) for step in steps) if each[:3] not in done]
         process.flying_more = number - len(steps)

@@ -32,7 +32,10 @@ def said_of_wait(kind: str, name: str, key: str | None, status: str, held: Any, 
     if status == "refused":
         return short(f"set aside: {held.get('why')}", limit)
     if status == "waiting":
-        return short(_waits(kind, name, key, held), limit)
+        try:
+            return short(_waits(kind, name, key, held), limit)
+        except (TypeError, LookupError, ValueError, OverflowError, OSError):
+            return "waiting; the rest cannot be read"
     if kind == "signal" and status == "done" and "value" in held:
         return short(held["value"], limit)
     return None

@@ -139,7 +139,7 @@ class _Lines:
         self._end_line(event.place)
         for kept in (self._bars, self._telling, self._tallied):
             kept.pop(event.place, None)
-        sign, style = self._signs[event.status]
+        sign, style = self._signs.get(event.status, self._signs["failed"])
         again = f" (attempt {event.attempts})" if event.attempts > 1 else ""
         how = seconds(event.duration) + again if event.kind != "save" else ""
         how = how if event.attempts else "kept from another version"

@@ -10,9 +10,11 @@ the user's code reaches (``Types``): nothing is ever imported because the store 
 from __future__ import annotations
 
 from holdfast.codec.annotations import MISSING, Types
+from holdfast.codec.format import MAX_DEPTH
 from holdfast.codec.reading import decode
+from holdfast.codec.sealing import seal, unseal
 from holdfast.codec.viewing import preview, readable, shortened
-from holdfast.codec.writing import MAX_DEPTH, canonical, encode, encode_inputs, fingerprint
+from holdfast.codec.writing import canonical, encode, encode_inputs, fingerprint
 
 __all__ = [
     "MAX_DEPTH",
@@ -25,5 +27,7 @@ __all__ = [
     "fingerprint",
     "preview",
     "readable",
+    "seal",
     "shortened",
+    "unseal",
 ]

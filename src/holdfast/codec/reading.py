@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,6 +25,7 @@ from holdfast.codec.format import (
     ENCODE,
     ENUM,
     FROZENSET,
+    MAX_DEPTH,
     MODEL,
     NAMEDTUPLE,
     PAIRS,
@@ -47,6 +49,8 @@ from holdfast.codec.format import (
 from holdfast.codec.viewing import readable
 from holdfast.errors import CodecError
 
+_TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
+
 
 def decode(data: bytes, types: Types, where: str, root: str = "result") -> Any:
     """The value of ``data``; CodecError, naming ``where`` and the path, if it cannot be restored as it was."""
@@ -62,12 +66,23 @@ def decode(data: bytes, types: Types, where: str, root: str = "result") -> Any:
 def _decoder(types: Types) -> Callable[[Any], Any]:
     """The decoder that restores the classes of ``types``: made when first asked for, then kept with them."""
     if types.decoder is None:
+        depth = threading.local()  # in extensions; a value inside of lists alone is held to it by msgspec
 
         def restore(code: int, data: memoryview) -> Any:
             build = _BUILD.get(code)
             if build is None:
                 raise ValueError(f"is of kind {code}, which this version of holdfast does not know")
-            return build(types, decoder(data))
+            around = getattr(depth, "now", 0)
+            if around >= MAX_DEPTH:
+                raise ValueError(_TOO_DEEP)
+            depth.now = around + 1
+            try:
+                kept = decoder(data)
+                if type(kept) is not _PAYLOADS.get(code, list):
+                    raise ValueError(f"is damaged (what is of kind {code} is not kept as {type(kept).__name__})")
+                return build(types, kept)
+            finally:
+                depth.now = around
 
         types.decoder = decoder = Decoder(ext_hook=restore).decode
     return types.decoder
@@ -156,8 +171,21 @@ _BUILD: dict[int, Callable[[Types, Any], Any]] = {
 }
 
 
-def _blame(data: Any, types: Types, path: str) -> tuple[str, str] | None:
+# What the others are made from is a list. Not to be taken on trust: bytearray(10**12) would be made of a number.
+_PAYLOADS: dict[int, type] = {
+    BIGINT: bytes,
+    BYTEARRAY: bytes,
+    DATE: str,
+    DECIMAL: str,
+    UUID_: bytes,
+    UNSET_: type(None),
+}
+
+
+def _blame(data: Any, types: Types, path: str, depth: int = 0) -> tuple[str, str] | None:
     """(path, reason) of the innermost part that cannot be restored; only called when something cannot."""
+    if depth > MAX_DEPTH:
+        return path, _TOO_DEEP
     try:
         raw = RAW.decode(data)
     except Exception as error:
@@ -166,14 +194,14 @@ def _blame(data: Any, types: Types, path: str) -> tuple[str, str] | None:
     if isinstance(raw, Ext):
         if raw.code == SHORTENED:
             return path, "was too big for a preview, of which only the beginning is kept"
-        if raw.code in _BUILD and (found := _blame_inside(raw, types, path)) is not None:
+        if raw.code in _BUILD and (found := _blame_inside(raw, types, path, depth)) is not None:
             return found
     elif isinstance(raw, list):
         parts = ((f"{path}[{i}]", part) for i, part in enumerate(raw))
     elif isinstance(raw, dict):
         parts = ((path + key_path(key) if path else str(key), part) for key, part in raw.items())
     for inner, part in parts:
-        if (found := _blame(ENCODE(part), types, inner)) is not None:
+        if (found := _blame(ENCODE(part), types, inner, depth + 1)) is not None:
             return found
     try:
         _decoder(types)(data)
@@ -182,7 +210,7 @@ def _blame(data: Any, types: Types, path: str) -> tuple[str, str] | None:
     return None
 
 
-def _blame_inside(raw: Ext, types: Types, path: str) -> tuple[str, str] | None:
+def _blame_inside(raw: Ext, types: Types, path: str, depth: int) -> tuple[str, str] | None:
     """The same for the parts of an extension, whose paths are written as in Python."""
     try:
         kept = RAW.decode(raw.data)
@@ -192,10 +220,10 @@ def _blame_inside(raw: Ext, types: Types, path: str) -> tuple[str, str] | None:
             groups = [kept[1], *(kept[3:] if raw.code == MODEL else [])]
             parts = [(f"{path}.{name}", part) for group in groups for name, part in (group or {}).items()]
         else:
-            return _blame(raw.data, types, path) if isinstance(kept, list) else None
+            return _blame(raw.data, types, path, depth + 1) if isinstance(kept, list) else None
     except Exception as error:
         return path, f"is damaged ({error})"
     for inner, part in parts:
-        if (found := _blame(ENCODE(part), types, inner)) is not None:
+        if (found := _blame(ENCODE(part), types, inner, depth + 1)) is not None:
             return found
     return None

@@ -22,6 +22,7 @@ from holdfast.codec.format import (
     ENCODE,
     ENUM,
     FROZENSET,
+    MAX_DEPTH,
     MODEL,
     NAMEDTUPLE,
     PAIRS,
@@ -90,6 +91,7 @@ class _Viewer:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
+        self.depth = 0  # in extensions
 
     def view(self, raw: Any) -> Any:
         self.budget -= 4
@@ -122,9 +124,19 @@ class _Viewer:
         return texts if len(texts) == len(shown) else [list(pair) for pair in shown]
 
     def _extension(self, raw: Ext) -> Any:
-        kept, code = RAW.decode(raw.data), raw.code
+        if self.depth > MAX_DEPTH:
+            return "…"
+        self.depth += 1
+        try:
+            return self._shown(RAW.decode(raw.data), raw)
+        finally:
+            self.depth -= 1
+
+    def _shown(self, kept: Any, raw: Ext) -> Any:
+        code = raw.code
         if code == BIGINT:
-            return int.from_bytes(kept, "big", signed=True)
+            # Python refuses to write longer ones down as text, and nobody reads them.
+            return int.from_bytes(kept, "big", signed=True) if len(kept) < 1024 else f"<int of {8 * len(kept)} bits>"
         if code == UUID_:
             return str(UUID(bytes=kept))
         if code == COMPLEX:

@@ -27,6 +27,7 @@ from holdfast.codec.format import (
     ENCODE,
     ENUM,
     FROZENSET,
+    MAX_DEPTH,
     MODEL,
     NAMEDTUPLE,
     PAIRS,
@@ -46,7 +47,6 @@ from holdfast.codec.format import (
 )
 from holdfast.errors import CodecError
 
-MAX_DEPTH = 100  # levels of nesting; each costs a few interpreter frames when read back
 _LEAVES = frozenset({NoneType, bool, int, float, str, bytes})
 _SAFE_LEAVES = frozenset({NoneType, bool, float, bytes})  # those the encoder cannot refuse
 _KEYS = frozenset({str, int})

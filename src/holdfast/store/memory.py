@@ -96,7 +96,7 @@ class MemoryStore:
         row.created_ms = row.updated_ms = row.heard_ms = now
         row.lease_until_ms = 0 if row.owner is None else now + given.lease_until_ms
         row.due_ms = now + given.due_ms if given.due_ms else 0
-        row.checksum, row.end_checksum = row.compute_checksum(), end_checksum(row.result, row.error)
+        row.checksum, row.end_checksum = row.compute_checksum(), end_checksum(row.status, row.result, row.error)
         data.runs[row.no] = row
         data.numbers[row.id] = row.no
         data.checkpoints[row.no] = {}
@@ -130,7 +130,7 @@ class MemoryStore:
         for finish in finishes:
             if run.owner is not None:
                 run.status, run.result, run.error = finish.status, finish.result, finish.error
-                run.end_checksum = end_checksum(run.result, run.error)
+                run.end_checksum = finish.compute_checksum()
                 run.owner, run.lease_until_ms, run.updated_ms, run.doing = None, 0, self.now_ms(), None
                 missed = finish.wakes is not None and run.wakes > finish.wakes
                 run.due_ms, run.waiting = 0 if missed else finish.due_ms, finish.waiting

@@ -46,7 +46,8 @@ def claim(
     db: Transaction, now: int, run_no: int, epoch: int, *, owner: str, ttl_ms: int, lost: str | None
 ) -> RunRow | None:
     given = {"no": run_no, "epoch": epoch, "owner": owner, "lost": lost, "now_ms": now, "ttl_ms": ttl_ms}
-    db.ask("record_takeover", given)
+    if not db.ask("record_takeover", given):
+        return None
     found = db.ask("claim", given)
     return run_row(found[0]) if found else None
 
@@ -83,17 +84,17 @@ def renew(
     return held
 
 
-def wake(db: Transaction, no: int) -> int | None:
-    """How often it has been woken now; None if it has ended."""
-    found = db.ask("wake", {"no": no})
-    return found[0][0] if found else None
+def wake(db: Transaction, now: int, no: int) -> tuple[int, int] | None:
+    """How often it has been woken now, and the time by the store's clock; None if it has ended."""
+    found = db.ask("wake", {"no": no, "now_ms": now})
+    return found[0] if found else None
 
 
 def cancel(db: Transaction, now: int, id: str) -> RunRow | None:
     for no, parent_no in db.ask("cancel", {"id": id, "now_ms": now}):
         db.ask("cancel_children", {"no": no, "now_ms": now})
         if parent_no is not None:
-            wake(db, parent_no)
+            wake(db, now, parent_no)
     return run_of_id(db, id)
 
 
@@ -113,10 +114,11 @@ def send(db: Transaction, now: int, id: str, name: str, value: bytes, key: str |
         return None
     if key is not None and db.ask("signal_of_key", {"run_no": run.no, "key": key}):
         return run
-    n = wake(db, run.no)
-    if n is None:
+    woken = wake(db, now, run.no)
+    if woken is None:
         return run
-    signal = Signal(run_no=run.no, n=n, name=name, key=key, value=value, sent_ms=now)
+    n, sent_ms = woken
+    signal = Signal(run_no=run.no, n=n, name=name, key=key, value=value, sent_ms=sent_ms)
     given = {field: getattr(signal, field) for field in Signal.__struct_fields__}
-    db.ask("send", {**given, "now_ms": now, "checksum": signal.compute_checksum()})
+    db.ask("send", {**given, "checksum": signal.compute_checksum()})
     return run_of_id(db, id)

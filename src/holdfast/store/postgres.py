@@ -140,7 +140,7 @@ class PostgresStore(Reading):
                 raise StoreError(f"{self.url}: rows that were locked changed all the same.")
         woken = sorted(finish.parent_no for finish in left.finishes if finish.parent_no is not None)
         for parent_no in woken:
-            owners.wake(t, parent_no)
+            owners.wake(t, 0, parent_no)
         if woken:
             t.ask("notify", {"channel": self._channel})
         return Committed(created=created, fenced=left.fenced)
@@ -313,7 +313,10 @@ def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:
     """By id, the first of each; with their checksums, and still without number and times."""
     rows: dict[str, RunRow] = {}
     for row in given:
-        checksums = {"checksum": row.compute_checksum(), "end_checksum": end_checksum(row.result, row.error)}
+        checksums = {
+            "checksum": row.compute_checksum(),
+            "end_checksum": end_checksum(row.status, row.result, row.error),
+        }
         rows.setdefault(row.id, replace(row, **checksums))
     return rows
 
@@ -365,7 +368,7 @@ def _rows(appends: list[Checkpoint]) -> list[tuple[Any, ...]]:
 
 def _rows_of_ends(finishes: list[Finish]) -> list[tuple[Any, ...]]:
     return [
-        (f.run_no, f.epoch, f.status, f.result, f.error, end_checksum(f.result, f.error), f.due_ms, f.waiting, f.wakes)
+        (f.run_no, f.epoch, f.status, f.result, f.error, f.compute_checksum(), f.due_ms, f.waiting, f.wakes)
         for f in finishes
     ]
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from holdfast.errors import HoldfastError, StoreError
 
 _ENCODE = Encoder().encode
+_PLACE_BITS = 0x7FFF_FFFF  # with the 32 of the whole it is a number that every database takes
 FINISHED = frozenset({"done", "failed", "cancelled"})
 NEVER_MS = 2**62  # the time of a run that waits for something else than a time
 
@@ -72,26 +73,14 @@ class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a 
     checksum: int = 0
 
     def compute_checksum(self) -> int:
-        """CRC-32 over everything a resume relies on."""
-        head = _ENCODE(
-            (
-                self.run_no,
-                self.seq,
-                self.kind,
-                self.scope,
-                self.branch,
-                self.name,
-                self.key,
-                self.n,
-                self.version,
-                self.status,
-                self.fingerprint,
-            )
+        """CRC-32 over the whole row, and above it 31 bits over its place alone: where that is right, another row may be
+        written there for a damaged one."""
+        place = zlib.crc32(
+            _ENCODE((self.run_no, self.seq, self.kind, self.scope, self.branch, self.name, self.key, self.n))
         )
-        crc = zlib.crc32(head)
-        if self.result is not None:
-            crc = zlib.crc32(self.result, crc)
-        return crc if self.delta is None else zlib.crc32(self.delta, crc)
+        told = (self.epoch, self.version, self.status, self.attempts, self.started_ms, self.duration_ms)
+        held = (self.tokens, self.usd, self.fingerprint, self.inputs, self.result, self.delta)
+        return (place & _PLACE_BITS) << 32 | zlib.crc32(_ENCODE((told, held)), place)
 
 
 class RunRow(msgspec.Struct, kw_only=True):
@@ -142,17 +131,13 @@ class RunRow(msgspec.Struct, kw_only=True):
     def compute_checksum(self) -> int:
         """CRC-32 over what a run is created with, and a revision changes."""
         given = (self.id, self.workflow, self.version, self.python, self.module, self.file, self.schema_version)
-        return zlib.crc32(_ENCODE((*given, self.inputs, self.fingerprint, self.state, self.seed, self.origin)))
-
-    @property
-    def is_intact(self) -> bool:
-        end = end_checksum(self.result, self.error)
-        return (self.checksum, self.end_checksum) == (self.compute_checksum(), end)
+        work = (self.inputs, self.fingerprint, self.state, self.seed, self.queue, self.priority, self.parent_no)
+        return zlib.crc32(_ENCODE((given, work, self.origin)))
 
 
-def end_checksum(result: bytes | None, error: bytes | None) -> int:
-    """CRC-32 over how a run ended."""
-    return zlib.crc32(_ENCODE((result, error)))
+def end_checksum(status: str, result: bytes | None, error: bytes | None) -> int:
+    """CRC-32 over how a run ended, or was handed back. What happens to it afterwards changes the status alone."""
+    return zlib.crc32(_ENCODE((status, result, error)))
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +184,9 @@ class Finish(msgspec.Struct, kw_only=True):
     waiting: bytes | None = None
     wakes: int | None = None
     parent_no: int | None = None
+
+    def compute_checksum(self) -> int:
+        return end_checksum(self.status, self.result, self.error)
 
 
 class Revision(msgspec.Struct, kw_only=True):
@@ -249,7 +237,7 @@ class Signal(msgspec.Struct, kw_only=True):
     checksum: int = 0
 
     def compute_checksum(self) -> int:
-        return zlib.crc32(_ENCODE((self.run_no, self.n, self.name, self.key, self.value)))
+        return zlib.crc32(_ENCODE((self.run_no, self.n, self.name, self.key, self.value, self.sent_ms)))
 
 
 class Taken(NamedTuple):

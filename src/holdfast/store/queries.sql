@@ -112,7 +112,7 @@ WHERE run.no = v.column1 AND run.epoch = v.column2 AND run.owner IS NOT NULL
 -- Whether the run sleeps is looked at in the moment of the change: who is just going to sleep compares the number of wakes.
 UPDATE holdfast.run SET wakes = wakes + 1, due_ms = CASE WHEN owner IS NULL AND status = 'waiting' THEN 0 ELSE due_ms END
 WHERE no = :no AND status NOT IN ('done', 'cancelled')
-RETURNING wakes
+RETURNING wakes, CAST(:now_ms AS BIGINT)
 
 -- name: standing
 SELECT checksum FROM holdfast.checkpoint WHERE run_no = :run_no AND seq = :seq
@@ -175,10 +175,14 @@ WHERE status = :status AND no < :after AND (CAST(:workflow AS TEXT) IS NULL OR w
 ORDER BY no DESC LIMIT :limit
 
 -- name: spent
--- Rows of an epoch below 1 are those of the run that it is a fork of, which paid for them.
-SELECT run_no, CAST(coalesce(sum(tokens), 0) AS BIGINT), coalesce(sum(usd), 0.0),
+-- Rows of an epoch below 1 are those of the run that it is a fork of, which paid for them. Numbers that were damaged,
+-- and that no sum could hold, are left out.
+SELECT run_no, CAST(coalesce(sum(CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END), 0) AS BIGINT),
+    coalesce(sum(CASE WHEN usd BETWEEN 0 AND 1000000000000 THEN usd END), 0.0),
     sum(CASE WHEN kind = 'step' AND attempts > 0 AND status NOT IN ('intent', 'not_done') THEN 1 ELSE 0 END),
-    sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END), max(started_ms + duration_ms)
+    sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END),
+    coalesce(max(CASE WHEN started_ms BETWEEN 0 AND 100000000000000 AND duration_ms BETWEEN 0 AND 100000000000000
+        THEN started_ms + duration_ms END), 0.0)
 FROM holdfast.checkpoint WHERE run_no IN (:list) AND epoch > 0
 GROUP BY run_no
 
@@ -191,11 +195,14 @@ ORDER BY seq
 SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM holdfast.claim WHERE run_no = :run_no ORDER BY epoch
 
 -- name: record_takeover
--- Before the claim itself, from the row as it is found.
+-- Before the claim itself, from the row as it is found. Not if the row's epoch is not the last one that was claimed: it
+-- was changed to an earlier one, and would become two owners'.
 INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
 SELECT no, epoch + 1, :owner, :now_ms, coalesce(CAST(:lost AS TEXT), status),
     CASE WHEN owner IS NULL THEN updated_ms ELSE heard_ms END, doing
 FROM holdfast.run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
+    AND NOT EXISTS (SELECT 1 FROM holdfast.claim WHERE run_no = :no AND epoch > :epoch)
+RETURNING epoch
 
 -- name: claim
 UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
@@ -240,6 +247,7 @@ FROM (
             AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows))
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
 ) AS found
+WHERE epoch >= (SELECT coalesce(max(last.epoch), 0) FROM holdfast.claim AS last WHERE last.run_no = found.no)
 ORDER BY priority DESC, no LIMIT :limit
 ), claims AS (
     INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
@@ -306,7 +314,7 @@ WHERE no IN (SELECT no FROM below) AND status NOT IN ('done', 'failed', 'cancell
 
 -- name: send
 INSERT INTO holdfast.signal (run_no, n, name, key, value, sent_ms, checksum)
-VALUES (:run_no, :n, :name, :key, :value, :now_ms, :checksum)
+VALUES (:run_no, :n, :name, :key, :value, :sent_ms, :checksum)
 
 -- name: signal_of_key
 SELECT n FROM holdfast.signal WHERE run_no = :run_no AND key = :key

@@ -21,7 +21,7 @@ from holdfast.store.settling import in_halves
 from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
-from holdfast.store.sqlite_rows import TEXTS, Transaction, bulk, items, listing, pieces
+from holdfast.store.sqlite_rows import TEXTS, Transaction, asked, bulk, items, listing, pieces
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ class SQLiteStore(Reading):
             self._failed.append(db)
 
     def _ask(self, name: str, given: Mapping[str, Any], taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
-        return self._looked(lambda db: taken(db.execute(TEXTS[name], given))) or []
+        return self._looked(lambda db: asked(db, TEXTS[name], given, taken)) or []
 
     def _ask_of(self, name: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
         def look(db: apsw.Connection) -> list[Any]:

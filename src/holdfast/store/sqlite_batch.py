@@ -15,7 +15,7 @@ from holdfast.store.owners import row_of_revision, run_row
 from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Revision, RunRow, end_checksum
 from holdfast.store.settling import one_epoch_each, run_nos, settled
 from holdfast.store.sqlite_file import in_transaction
-from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, bulk
+from holdfast.store.sqlite_rows import SIZES, TEXTS, Transaction, asked, bulk
 
 
 class _Unsettled(Exception):
@@ -51,7 +51,7 @@ def _settle(db: apsw.Connection, batch: Batch, now: int) -> Committed:
     created = create(db, batch.creates, now)
     runs: dict[int, RunRow] = {}
     for no in run_nos(batch):
-        runs.update((no, run_row(found)) for found in db.execute(TEXTS["run_of_no"], {"no": no}))
+        runs.update((no, run_row(found)) for found in asked(db, TEXTS["run_of_no"], {"no": no}))
     standing: dict[tuple[int, int], int] = {}
     for row in batch.appends:
         place = (row.run_no, row.seq)
@@ -72,7 +72,7 @@ def create(db: apsw.Connection, given: list[RunRow], now: int) -> dict[str, RunR
         until = 0 if row.owner is None else now + row.lease_until_ms
         due = now + row.due_ms if row.due_ms else 0
         new = replace(row, lease_until_ms=until, due_ms=due, created_ms=now, updated_ms=now, heard_ms=now)
-        new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.result, new.error)
+        new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.status, new.result, new.error)
         rows.setdefault(row.id, new)
     created: dict[str, RunRow] = {}
     for no, id in bulk(db, "create", [astuple(row)[1:] for row in rows.values()])[1]:
@@ -95,10 +95,10 @@ def _revise(db: apsw.Connection, revisions: list[Revision]) -> None:
 def _finish(db: apsw.Connection, finishes: list[Finish], now: int) -> int:
     rows = []
     for f in finishes:
-        end = (f.status, f.result, f.error, end_checksum(f.result, f.error), now, f.due_ms, f.waiting, f.wakes)
+        end = (f.status, f.result, f.error, f.compute_checksum(), now, f.due_ms, f.waiting, f.wakes)
         rows.append((f.run_no, f.epoch, *end))
     changed = bulk(db, "finish", rows)[0]
     for finish in finishes:
         if finish.parent_no is not None:
-            owners.wake(Transaction(db), finish.parent_no)
+            owners.wake(Transaction(db), now, finish.parent_no)
     return changed

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from holdfast.store import Batch, Finish, Store
+from holdfast.store.damage import flaw_of_run
 
 from .rows import Clock, MakeStore, append, at_once, checkpoint, claim, create, finish, numbers, run_row
 
@@ -188,16 +189,16 @@ class Owners:
 
     def test_a_run_comes_back_with_its_checksums(self, store: Store) -> None:
         (run,) = create(store, "a", state=b"s")
-        assert run.is_intact
+        assert flaw_of_run(run) is None
         for status, more in (("failed", {"error": b"e"}), ("done", {"result": b"r"})):
             finish(store, run, status, **more)
             found = store.get("a")
-            assert found is not None and found.is_intact and found.checksum == run.checksum
+            assert found is not None and flaw_of_run(found) is None and found.checksum == run.checksum
             taken = claim(store, found)
             if taken is not None:
-                assert taken.is_intact
+                assert flaw_of_run(taken) is None
                 run = taken
-        assert all(row.is_intact for row in store.runs(status=None, workflow=None, limit=9, after=None))
+        assert all(flaw_of_run(row) is None for row in store.runs(status=None, workflow=None, limit=9, after=None))
 
     def test_a_claim_tells_when_the_owner_before_let_go(self, store: Store, clock: Clock) -> None:
         (run,) = create(store, "a")

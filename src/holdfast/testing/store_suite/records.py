@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.errors import CodecError
 from holdfast.store import Batch, Claim, Finish, Spent, Store, revised
+from holdfast.store.damage import flaw_of_run
 
 from .rows import Clock, MakeStore, append, at_once, checkpoint, claim, create, finish, numbers, revision, run_row
 
@@ -76,7 +77,7 @@ class Records:
             batch = Batch(appends=[first.begins, checkpoint(run.no, 3)], revisions=[first])
             assert store.commit(batch).fenced == set()
             found = store.get("a")
-            assert found == revised(run, first) and found is not None and found.is_intact
+            assert found == revised(run, first) and found is not None and flaw_of_run(found) is None
             assert (found.version, found.python, found.schema_version, found.state) == ("2", "3.12", 7, b"\x81")
             assert (found.module, found.file, found.inputs) == ("loans2", "/srv/2.py", run.inputs)
             assert [(row.seq, row.kind) for row in store.load(run.no)] == [(1, "step"), (2, "version"), (3, "step")]
@@ -87,7 +88,7 @@ class Records:
         end = Finish(run_no=run.no, epoch=run.epoch, status="done", result=b"\x01", parent_no=other.no)
         store.commit(Batch(appends=[first.begins], revisions=[first], finishes=[end]))
         found = store.get("a")
-        assert found is not None and found.is_intact and (found.version, found.status) == ("2", "done")
+        assert found is not None and flaw_of_run(found) is None and (found.version, found.status) == ("2", "done")
 
     def test_a_fenced_revision_changes_nothing(self, store: Store) -> None:
         (run,) = create(store, "a")

@@ -1,0 +1,36 @@
+"""A bit of a store is flipped, for every column of every table; everything that reads it says so, or is right."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from tests.torture.flips import HARMLESS, TABLES, Scene, sampled
+
+SEED = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1_000_000))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("flips"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", TABLES)
+def test_a_flipped_bit_is_found_or_does_no_harm(scene: Scene, table: str) -> None:
+    print(f"HOLDFAST_SEED={SEED} draws the same again")
+    flips = sampled([flip for flip in scene.flips() if flip.table == table], SEED, 2)
+    wrong = [each for flip in flips for each in scene.wrong_with(flip)]
+    assert not wrong, "\n\n".join(wrong[:3])
+
+
+@pytest.mark.parametrize("place", [("checkpoint", "usd"), ("run", "deaths"), ("run", "epoch"), ("claim", "epoch")])
+def test_what_nothing_but_a_look_at_the_whole_finds(scene: Scene, place: tuple[str, str]) -> None:
+    for flip in [flip for flip in scene.flips() if flip.place == place and flip.bit == 1][:2]:
+        assert scene.wrong_with(flip) == []
+
+
+def test_the_scene_has_something_in_every_column(scene: Scene) -> None:
+    places = {flip.place for flip in scene.flips()}
+    assert places >= HARMLESS.keys() - {("claim", "doing")}, HARMLESS.keys() - places
