@@ -76,7 +76,9 @@ async def _attempt(
 
 
 async def _let_go(run: LiveRun, scope: str) -> None:
-    """End what a failed attempt has left under way, as ``gather`` does: the next one makes the same calls again."""
+    """End what a failed attempt has left under way, as ``gather`` does: the next one makes the same calls again. What
+    is executed once is let finish: cut off, it would be in doubt."""
+    await run.irreversible.landed(scope)
     left = run.tasks_inside(scope)
     for task in left:
         task.cancel()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from . import codec
 from .delivery import Stop
 from .errors import CodecError, InDoubt
-from .recall import Place, enclosing, place_of, scope_of
+from .recall import Place, enclosing, is_inside, place_of, scope_of
 from .store import Checkpoint
 
 if TYPE_CHECKING:
@@ -144,17 +144,30 @@ class Irreversible:
             run.check()
         raise Stop(run.poison(self._doubt).error) from doubt.__cause__
 
+    async def landed(self, scope: str) -> None:
+        """Wait until those that are in flight inside the call with this scope have come to their end."""
+        left = [row for row in self._flying if is_inside(row.scope, scope)]
+        while self._run.stop is None and any(row is each for row in left for each in self._flying):
+            await self._change()
+        self._run.check()
+
     async def over(self, program: asyncio.Future[Any]) -> None:
-        """The program has ended: wait until none is in flight, or the run must stop. If it returned, it must not have
-        left out what is in doubt."""
+        """The program has ended: wait until none is in flight, or the run must stop. It must not have left out what is
+        in doubt, also if it failed: a run that failed is over for who waits for it."""
         run = self._run
         while (self._flying or self._doubt is not None) and run.stop is None:
             await self._change()
-        if run.stop is None and not program.cancelled() and program.exception() is None:
+        if run.stop is not None:
+            return
+        error = None if program.cancelled() else program.exception()
+        if error is None or isinstance(error, Exception):
             earlier = run.pool.doubts if run.pool is not None else []
-            for intent in [*earlier, *run.records.intents]:
-                why = "its outcome was never recorded, and the program ended without asking for it"
-                run.poison(in_doubt(run.id, intent, why))
+            for intent in [*earlier, *run.records.intents][:1]:
+                how = "" if error is None else f" with {type(error).__name__}: {error}"[:_PREVIEW_MAX]
+                why = f"its outcome was never recorded, and the program ended{how} without asking for it"
+                doubt = in_doubt(run.id, intent, why)
+                doubt.__cause__ = error
+                run.poison(doubt)
 
     async def _change(self) -> None:
         changed = asyncio.Event()

@@ -18,7 +18,7 @@ from .delivery import Stop, pass_on_cancellation
 from .doubt import NOT_DONE, encode_intent, idempotency_key, in_doubt, told_by
 from .errors import CodecError, Diverged
 from .executing import encoded, in_task, is_late
-from .expected import describe
+from .expected import article, convert, describe, text_of
 from .store import Checkpoint
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ class Once:
         await self._intend()
         try:
             return await body()
-        except (Stop, GeneratorExit):
-            raise
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, self._call.definition.not_done) and not is_late(error):
+            if isinstance(error, self._call.definition.not_done) and not is_ours(error):
                 self._close()
                 raise
             if self._run.is_leaving:
@@ -87,8 +85,8 @@ class Once:
                 raise
             self._pass_on(error)
             return known.value, None
-        except BaseException as error:  # a sys.exit: it ends this process, and must not be caught and gone past
-            self._run.poison(self._doubt(_why(error), error))
+        except BaseException as error:
+            self._not_gone_past(error)
             raise
 
     async def _intend(self) -> None:
@@ -132,7 +130,15 @@ class Once:
                 if self._run.is_leaving:
                     raise
                 why = f"{why}; verify= could not tell ({_said(unsure)})"
+            except BaseException as ending:
+                self._not_gone_past(ending)
+                raise
         await self._run.irreversible.stop(self._row, self._doubt(why, error))
+
+    def _not_gone_past(self, error: BaseException) -> None:
+        """A sys.exit, or a coroutine that is closed: it may be caught, but nothing may be awaited here any more."""
+        if not isinstance(error, Stop) and not self._run.is_leaving and not self._run.loop.is_closed():
+            self._run.poison(self._doubt(_why(error), error))
 
     async def _asked(self) -> Any:
         call, frame = self._call, self._call.frame
@@ -141,7 +147,25 @@ class Once:
         inside = frame.inside(call.scope, frame.view.begin(alone=False), asking)
         is_plain = not asyncio.iscoroutinefunction(call.definition.verify)
         execute = self._execute if is_plain else in_task
-        return await execute(call, inside, lambda: call.definition.ask(call.instance, call.args, call.kwargs))
+        answer = await execute(call, inside, lambda: call.definition.ask(call.instance, call.args, call.kwargs))
+        if answer is None or isinstance(answer, bool):
+            self._refuse_slip(answer)
+        return answer
+
+    def _refuse_slip(self, answer: bool | None) -> None:
+        """One that forgets its return, or says False, has not told of a result. Raises ``CodecError``."""
+        annotation = self._call.definition.result_annotation
+        if annotation in (codec.MISSING, Any, object):
+            return
+        try:
+            convert(answer, annotation)
+        except ValueError:
+            wanted = article(text_of(describe(annotation)))
+            raise CodecError(
+                f"it returned {answer!r}, which is neither {wanted}, the step's result, nor holdfast.NOT_DONE"
+            ) from None
+        except TypeError:  # no type that can be compared
+            pass
 
     def _doubt(self, why: str, error: BaseException | None) -> Any:
         doubt = in_doubt(self._run.id, self._intent, why)
@@ -162,14 +186,15 @@ class Once:
         to it, and since nothing recorded depends on a call that is new, it may be waited for. Raises ``Stop``."""
         run, call = self._run, self._call
         waited_from = run.loop.time()
-        while (row := run.records.unmet()) is not None:
-            usual_s = run.patience.usual_s(row) if row.epoch < run.epoch else 0.0
-            waited_enough = run.loop.time() - waited_from > usual_s + _PATIENCE_S and not branches.has_moving_thread(
-                run
-            )
+        while (row := run.records.unmet(call.frame.scope)) is not None:
+            waited_s = run.loop.time() - waited_from
+            waited_enough = waited_s > run.patience.usual_s(row) + _PATIENCE_S and not branches.has_moving_thread(run)
             if waited_enough or (run.alone and not call.in_thread):
                 await self._refuse(row)
             await asyncio.sleep(_LOOK_AGAIN_S)
+        if run.irreversible.holds(call.frame):  # what it waited for was asked for, and is in doubt
+            run.call_ended(self._row)
+            await run.hold()
 
     async def _refuse(self, unmet: Checkpoint) -> NoReturn:
         run, row = self._run, self._row
@@ -197,6 +222,11 @@ async def unrecorded(call: Invocation, row: Checkpoint, error: CodecError) -> No
     doubt = in_doubt(run.id, intent, _why(error))
     doubt.__cause__ = error
     await run.irreversible.stop(row, doubt)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an attempt ended by what holdfast has raised: its time was over, or what it returned cannot be stored."""
+    return is_late(error) or isinstance(error, CodecError)
 
 
 def _expected_of(call: Invocation) -> list[Any] | None:

@@ -39,14 +39,18 @@ class Records:
         self._behind: list[Checkpoint] = []  # done, and another row has taken their place since
         # Waits, and steps that are executed once, without outcome.
         self._begun: dict[Place, Checkpoint] = {}
-        self._once: set[Place] = set()  # where there ever was an intent
+        self._intended: dict[Place, list[int]] = {}  # the numbers of the intents there ever were
+        self._last = 0
+        # (scope, from, until) of rows that followed a failure which was tried anew, so may not be asked for again
+        self._detours: list[tuple[str, int, int]] = []
+        self._asked_anew: dict[int, str] = {}  # asked for by an attempt that failed, in the call with this scope
         for row in rows:
             if row.kind != "save":
                 self._put(row)
         for row in rows if ignored else ():
             # The last row of a place speaks for it: behind a failure tried anew stands no earlier failure.
             if row.seq in ignored and self._at.get(place_of(row)) is row:
-                del self._at[place_of(row)]
+                self._drop(row)
 
     def add(self, row: Checkpoint) -> None:
         """A row that was recorded for a call just now."""
@@ -58,19 +62,27 @@ class Records:
         """A later row of the same place (a failure tried anew) replaces the earlier one. A success that is replaced by
         changed code stays a record of its inputs."""
         place = place_of(row)
+        self._last = row.seq
         if row.status in OPEN:
             if row.status in ("waiting", "intent"):
                 self._begun[place] = row
             elif row.status == "not_done":
                 self._begun.pop(place, None)
             if row.status == "intent":
-                self._once.add(place)
+                self._intended.setdefault(place, []).append(row.seq)
             return
         self._begun.pop(place, None)
         before = self._at.get(place)
         if before is not None and before.status == "done":
             self._behind.append(before)
+        elif before is not None:
+            self._drop(before)
         self._at[place] = row
+
+    def _drop(self, row: Checkpoint) -> None:
+        """A failure that is tried anew."""
+        self._detours.append((row.scope, row.seq, self._last))
+        del self._at[place_of(row)]
 
     def retries(self, frame: Frame, name: str, key: str | None, n: int) -> bool:
         """Whether this call is tried anew because its recorded failure ended the run."""
@@ -127,14 +139,27 @@ class Records:
         """Of steps that are executed once, and of which it is not known what came of them."""
         return sorted((row for row in self._begun.values() if row.status == "intent"), key=lambda row: row.seq)
 
-    def unmet(self) -> Checkpoint | None:
-        """The first irreversible step that took effect, or may have, and that the program has not asked for again."""
+    def unmet(self, scope: str) -> Checkpoint | None:
+        """The first irreversible step that took effect, or may have, and that the program has not asked for again,
+        now that it asks for another one in ``scope``."""
         found = [row for row in self.intents if row.seq not in self._claimed]
-        done = [self._at[place] for place in self._once if place in self._at]
+        done = [self._at[place] for place in self._intended if place in self._at]
         done = [row for row in done if row.status == "done" and row.seq not in self._claimed]
         if done:
-            found += [row for row in self._still_expected() if row in done]
+            calls = {scope_of(*place): row for place, row in self._at.items()}
+            found += [row for row in done if self._must_be_met(row, scope, calls)]
         return min(found, key=lambda row: row.seq, default=None)
+
+    def _must_be_met(self, row: Checkpoint, scope: str, calls: dict[str, Checkpoint]) -> bool:
+        """``calls``: the recorded ones, by the scope they open."""
+        if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):
+            return False  # what is beside the call that is attempted anew does not depend on how that goes
+        if any(call.seq in self._claimed for each in enclosing(row.scope) if (call := calls.get(each)) is not None):
+            return False  # a finished call stands for all inside it
+        return not all(self._followed_a_failure(row.scope, seq) for seq in self._intended[place_of(row)])
+
+    def _followed_a_failure(self, scope: str, seq: int) -> bool:
+        return any(failed < seq <= until and is_inside(scope, around) for around, failed, until in self._detours)
 
     def _named(self, scope: str, branch: str, name: str) -> list[Checkpoint]:
         if self._of_name is None:
@@ -147,12 +172,13 @@ class Records:
         """A new attempt of the call whose scope this is: what succeeded inside it is recalled again, what failed is
         not.
         """
-        inside = scope + " > "
-        for place, row in list(self._at.items()):
-            if row.scope == scope or row.scope.startswith(inside):
-                self._claimed.discard(row.seq)
+        for row in list(self._at.values()):
+            if is_inside(row.scope, scope):
+                if row.seq in self._claimed:
+                    self._asked_anew[row.seq] = scope
+                    self._claimed.discard(row.seq)
                 if row.status != "done":
-                    del self._at[place]
+                    self._drop(row)
         self._of_name = None
 
     def _expected(self) -> list[Checkpoint]:
@@ -259,6 +285,11 @@ def scope_of(scope: str, branch: str, name: str, key: str | None, n: int) -> str
     if branch:
         here = f"{branch}: {here}"
     return f"{scope} > {here}" if scope else here
+
+
+def is_inside(scope: str, around: str) -> bool:
+    """Whether code in ``scope`` runs in the scope ``around``, or in a call made there."""
+    return not around or scope == around or scope.startswith(around + " > ")
 
 
 def enclosing(scope: str, sign: str = " > ") -> list[str]:

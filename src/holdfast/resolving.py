@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from . import clock, codec, lease
 from .admission import was_cancelled
 from .doubt import open_intents, told_by
-from .errors import Busy, Cancelled, CodecError, HoldfastError, NotFound
+from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, NotFound
 from .expected import annotation_of, article, convert, describe, text_of
 from .known import step_named
 from .logs import RunLog
@@ -43,15 +44,18 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
     intent = find_doubt(row, rows, seq)
     data = None if retry else encode_result(intent, result)
     claimed = await _claimed(home, row)
-    rows = await home._read(home._store.load, row.no)
     try:
+        rows = await home._read(home._store.load, row.no)
         intent = find_doubt(row, rows, seq)  # what its owner recorded last is known only now
         settled = _settled(claimed, intent, rows[-1].seq + 1, data)
         await home._journal.committed(settled, asyncio.get_running_loop())
+    except Fenced:
+        raise _busy(row) from None
     finally:
         # Workers may take it at once. The failures that are to be tried anew stay known.
         finish = Finish(run_no=row.no, epoch=claimed.epoch, status="running", error=claimed.error)
-        await home._journal.committed(finish, asyncio.get_running_loop())
+        with suppress(Fenced):  # somebody else has taken it by now, in this process maybe, and goes on with it
+            await home._journal.committed(finish, asyncio.get_running_loop())
     how = "to be executed again" if retry else "done"
     RunLog(id).warning("checkpoint %d (%s) was resolved: %s", seq, intent.name, how)
 
@@ -139,8 +143,9 @@ async def _refuse_owned(home: Holdfast, row: RunRow) -> None:
 
 
 def _busy(row: RunRow) -> Busy:
+    who = "somebody else" if row.owner is None else lease.process_of(row.owner)
     return Busy(
-        f"run {row.id!r} is being advanced by {lease.process_of(row.owner or '')}, so what is in flight there may "
+        f"run {row.id!r} is being advanced by {who}, so what is in flight there may "
         "still come to its end. Resolve it when the run has stopped. Nothing was changed."
     )
 

@@ -13,7 +13,7 @@ from tests.worker.inside import serving
 
 import holdfast
 from holdfast import Busy, Cancelled, CodecError, Holdfast, HoldfastError, InDoubt, NotFound, StepFailed, step, workflow
-from holdfast.store import open_store
+from holdfast.store import Batch, Finish, open_store
 
 sent: list[str] = []
 broken = [True]
@@ -162,6 +162,47 @@ def test_a_run_that_is_owned(tmp_path: Path) -> None:
         with pytest.raises(Busy, match="Nothing was changed"):
             await hf.resolve("x", doubt.seq, retry=True)
         store.close()
+
+    scene(run, tmp_path / "a.db")
+
+
+def test_somebody_goes_on_with_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the row that settles it and the handing back of the lease, in the same process."""
+
+    async def run(hf: Holdfast) -> None:
+        doubt = await doubted(hf)
+        committed, others = hf._journal.committed, []
+
+        async def slowly(what: Any, loop: Any) -> Any:
+            if isinstance(what, Finish) and not others:
+                others.append(asyncio.create_task(hf.run(letters("Ada"), id="x")))
+                await asyncio.wait(others)
+            return await committed(what, loop)
+
+        monkeypatch.setattr(hf._journal, "committed", slowly)
+        await hf.resolve("x", doubt.seq, result="sent by hand")
+        assert await others[0] == ["sent by hand"] and sent == ["Ada"]
+
+    scene(run)
+
+
+def test_another_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has settled it, and let go of the run, between this one's look and its claim."""
+
+    async def run(hf: Holdfast) -> None:
+        doubt = await doubted(hf)
+        claim = hf._store.claim
+
+        def late(run_no: int, epoch: int, **more: Any) -> Any:
+            row = other._store.claim(run_no, epoch, **{**more, "owner": other.owner})
+            assert row is not None
+            other._store.commit(Batch(finishes=[Finish(run_no=run_no, epoch=row.epoch, status="running")]))
+            return claim(run_no, epoch, **more)
+
+        async with holdfast.open(tmp_path / "a.db") as other:
+            monkeypatch.setattr(hf._store, "claim", late)
+            with pytest.raises(Busy, match=r"somebody else.*Nothing was changed"):
+                await hf.resolve("x", doubt.seq, retry=True)
 
     scene(run, tmp_path / "a.db")
 

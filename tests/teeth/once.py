@@ -6,6 +6,7 @@ from .plant import Plant
 
 ONCE = "tests/once/test_once.py::"
 RESOLVE = "tests/once/test_resolve.py::"
+ANEW = "tests/once/test_anew.py::"
 MATRIX = "tests/once/test_kill_matrix.py::test_never_more_than_promised[sqlite]"
 
 PLANTED = [
@@ -26,14 +27,14 @@ PLANTED = [
     Plant(
         "an error that was not declared is an ordinary failure",
         "src/holdfast/once.py",
-        "            if isinstance(error, self._call.definition.not_done) and not is_late(error):\n",
-        "            if isinstance(error, Exception) and not is_late(error):\n",
+        "            if isinstance(error, self._call.definition.not_done) and not is_ours(error):\n",
+        "            if isinstance(error, Exception) and not is_ours(error):\n",
         [ONCE + "test_an_error_is_a_doubt"],
     ),
     Plant(
         "our own timeout counts as declared",
         "src/holdfast/once.py",
-        "            if isinstance(error, self._call.definition.not_done) and not is_late(error):\n",
+        "            if isinstance(error, self._call.definition.not_done) and not is_ours(error):\n",
         "            if isinstance(error, self._call.definition.not_done):\n",
         [ONCE + "test_our_own_timeout_is_no_refusal"],
     ),
@@ -68,8 +69,8 @@ PLANTED = [
     Plant(
         "a program may end without asking for what is in doubt",
         "src/holdfast/doubt.py",
-        "            for intent in [*earlier, *run.records.intents]:\n",
-        "            for intent in ():\n",
+        "            for intent in [*earlier, *run.records.intents][:1]:\n",
+        "            for intent in earlier:\n",
         [ONCE + "test_a_program_that_never_asks_again"],
     ),
     Plant(
@@ -82,7 +83,7 @@ PLANTED = [
     Plant(
         "what took effect need not be asked for again",
         "src/holdfast/once.py",
-        "        while (row := run.records.unmet()) is not None:\n",
+        "        while (row := run.records.unmet(call.frame.scope)) is not None:\n",
         "        while (row := None) is not None:\n",
         [ONCE + "test_another_place_than_that_of_what_took_effect"],
     ),
@@ -148,5 +149,82 @@ PLANTED = [
         "    except InDoubt:\n        return await _resolved(home, wait)\n",
         "",
         [RESOLVE + "test_the_parent_of_a_child_in_doubt_waits_on"],
+    ),
+    Plant(
+        "a finished call that nobody asks for again stands for what took effect inside it",
+        "src/holdfast/recall.py",
+        "        if any(call.seq in self._claimed for each",
+        "        if any(True for each",
+        [ANEW + "test_in_a_call_that_is_worded_differently"],
+    ),
+    Plant(
+        "behind a failure that ended the run, what took effect need never again be asked for",
+        "src/holdfast/recall.py",
+        "failed < seq <= until and is_inside",
+        "failed < seq and is_inside",
+        [ANEW + "test_after_a_failure_that_was_tried_anew"],
+    ),
+    Plant(
+        "what an attempt made good is demanded of the next one",
+        "src/holdfast/recall.py",
+        "        self._detours.append((row.scope, row.seq, self._last))\n",
+        "",
+        [ANEW + "test_another_way_behind_an_inner_failure"],
+    ),
+    Plant(
+        "what is beside a new attempt waits for it",
+        "src/holdfast/recall.py",
+        "        if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):\n",
+        "        if False:\n",
+        [ANEW + "test_beside_a_call_that_is_attempted_anew"],
+    ),
+    Plant(
+        "a failed attempt cuts off what is in flight",
+        "src/holdfast/attempts.py",
+        "    await run.irreversible.landed(scope)\n",
+        "",
+        [ANEW + "test_a_failed_attempt_lets_it_finish"],
+    ),
+    Plant(
+        "a run may fail over what is in doubt",
+        "src/holdfast/doubt.py",
+        "        if error is None or isinstance(error, Exception):\n",
+        "        if error is None:\n",
+        [ANEW + "test_a_program_that_fails_before_it_asks_again"],
+    ),
+    Plant(
+        "what waited for a doubt begins behind it",
+        "src/holdfast/once.py",
+        "        if run.irreversible.holds(call.frame):",
+        "        if False:",
+        [ANEW + "test_nothing_begins_that_has_waited_for_a_doubt"],
+    ),
+    Plant(
+        "a sys.exit in verify= is gone past",
+        "src/holdfast/once.py",
+        "                self._not_gone_past(ending)\n",
+        "",
+        [ANEW + "test_what_ends_without_an_outcome_is_not_gone_past[verify]"],
+    ),
+    Plant(
+        "a result that cannot be stored counts as declared",
+        "src/holdfast/once.py",
+        "    return is_late(error) or isinstance(error, CodecError)\n",
+        "    return is_late(error)\n",
+        [ANEW + "test_whatever_is_declared_a_result_that_cannot_be_stored_is_a_doubt"],
+    ),
+    Plant(
+        "whatever verify= returns is a result",
+        "src/holdfast/once.py",
+        "            self._refuse_slip(answer)\n",
+        "            pass\n",
+        [ANEW + "test_a_verify_that_forgets_its_return"],
+    ),
+    Plant(
+        "what a person said is taken for lost, as the run is taken on",
+        "src/holdfast/resolving.py",
+        "        with suppress(Fenced):",
+        "        if True:",
+        [RESOLVE + "test_somebody_goes_on_with_it_at_once"],
     ),
 ]

@@ -12,6 +12,7 @@ from editing import a, b, bare, c, did, edit, stop
 
 import holdfast
 from holdfast import CodecError, Diverged, VersionMismatch, step
+from holdfast.store.damage import flaw_of_run
 
 
 @step(name="b, renamed")
@@ -240,4 +241,4 @@ def test_a_salvage_and_a_restart_on_postgresql(shared: str) -> None:
     assert (edited.executed, sorted(edited.kept), edited.run.version) == (["b0"], ["a1", "b2", "c3"], "2")
     with holdfast.open(shared) as hf:
         row = hf._store.get("x")
-        assert row is not None and row.is_intact
+        assert row is not None and flaw_of_run(row) is None
