@@ -50,7 +50,8 @@ class Failure(msgspec.Struct):
         return cls(name, _message_of(error), _storable("".join(lines)[-_TRACEBACK_MAX:]))
 
     def encode(self) -> bytes:
-        return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")
+        told = {**msgspec.structs.asdict(self), "message": _storable(self.message)}
+        return codec.encode(told, codec.Types.none, "a failure")
 
     @classmethod
     def decode(cls, data: bytes, where: str) -> Failure:
@@ -68,7 +69,7 @@ def _message_of(error: BaseException) -> str:
     try:
         if isinstance(error, asyncio.CancelledError) and not error.args:
             return "its own code let a cancellation through; the history tells which call was cancelled"
-        return _storable(str(error))
+        return str(error)
     except Exception as broken:
         return f"(its message cannot be read: {type(broken).__name__})"
 
