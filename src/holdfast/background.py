@@ -8,6 +8,8 @@ import threading
 from collections.abc import Awaitable
 from typing import TypeVar
 
+from . import branches
+
 T = TypeVar("T")
 
 
@@ -21,6 +23,7 @@ class BackgroundLoop:
 
     def wait(self, awaitable: Awaitable[T]) -> T:
         async def waited() -> T:
+            branches.awaited_by_thread()
             return await awaitable
 
         future = asyncio.run_coroutine_threadsafe(waited(), self._loop)

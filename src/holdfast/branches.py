@@ -206,6 +206,19 @@ def frame_in(context: contextvars.Context) -> Frame | None:
     return context.get(_frame_of_thread)
 
 
+_awaited_by: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("holdfast_awaited_by", default=None)
+
+
+def awaited_by_thread() -> None:
+    """What this context's task does, a thread of the run waits for, and calls nothing meanwhile."""
+    _awaited_by.set(_frame_of_thread.get())
+
+
+def is_awaited_by(frame: Frame) -> bool:
+    """Whether this code may call in the place of the thread that waits for it."""
+    return _awaited_by.get() is frame
+
+
 def label(task: asyncio.Task[Any], frame: Frame | None) -> None:
     setattr(task, _ATTRIBUTE, frame)
 

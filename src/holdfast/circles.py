@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
 from .branches import current_frame
 from .errors import HoldfastError, NotInRun
+from .journal import LOOK_EVERY_S
 from .records import waits_told_in
 from .store import RunRow
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _UNFINISHED = frozenset({"queued", "running", "waiting"})
 _LOOKED_AT_MAX = 1000  # runs, so that looking ends
+_TOLD_LATE_S = 2 * LOOK_EVERY_S  # that a run has gone on, its row may say so much later
 
 
 async def refuse_circle_from_here(home: Holdfast, id: str) -> None:
@@ -32,7 +35,10 @@ async def refuse_circle(home: Holdfast, run: LiveRun, id: str, *, in_store: bool
     """``run`` is about to wait for the run ``id``. Raises ``HoldfastError`` if that waits for ``run``: it is the same,
     or one of those that began it, or waits for a run that waits for it, as far as this process knows, or (``in_store``)
     the rows tell."""
-    circle = [id] if id == run.id else await _begun_by(home, run, id) or await _path(home, id, run.id, in_store)
+    circle = [id] if id == run.id else await _begun_by(home, run, id) or await _path(home, id, run.id, False)
+    if not circle and in_store and await _path(home, id, run.id, True):
+        await asyncio.sleep(_TOLD_LATE_S)  # what a row says is perhaps over
+        circle = await _path(home, id, run.id, True)
     if circle:
         told = ", which waits for ".join(map(repr, circle if circle[-1] == run.id else [*circle, run.id]))
         raise HoldfastError(

@@ -117,7 +117,12 @@ def _bits(frame: Frame, what: str) -> bytes:
 def uuid4() -> _uuid.UUID:
     """A random UUID, the same on every resume."""
     frame = current_frame()
-    return _uuid.uuid4() if frame is None else _uuid.UUID(bytes=_bits(frame, "uuid4"), version=4)
+    return _uuid.uuid4() if frame is None else uuid4_in(frame)
+
+
+def uuid4_in(frame: Frame) -> _uuid.UUID:
+    """``uuid4`` for who knows where it is asked for."""
+    return _uuid.UUID(bytes=_bits(frame, "uuid4"), version=4)
 
 
 def random() -> float:

@@ -86,6 +86,8 @@ class Definition:
             raise TypeError(f"@{kind} needs a function, got {function!r}. {_instead(function, kind)}")
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"@{kind}: name= must be a non-empty str, got {self.name!r}")
+        if "\n" in self.name:
+            raise ValueError(f"@{kind} {self.name!r}: name= must be on one line")
         if not is_text(self.name + (self.declared_version or "")):
             raise TypeError(
                 f"@{kind} {self.name!r}: name= or version= has a lone surrogate or a NUL, which no store can hold"

@@ -7,8 +7,8 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from .admission import new_row, refuse_id, refuse_other_work
-from .branches import current_frame, frame_in
-from .context import uuid4
+from .branches import Frame, current_frame, frame_in, is_awaited_by
+from .context import uuid4, uuid4_in
 from .definition import refuse_queue
 from .delivery import Stop
 from .errors import Fenced, HoldfastError, NotInRun, StoreError
@@ -32,25 +32,29 @@ async def submit(
         raise TypeError(no_call(call))
     call.take()  # also where it is refused below: that is told by an error already
     _refuse_unfit(queue, priority, delay)
-    run = _run_here(home)
+    frame = _frame_here()
+    run = frame.run if frame is not None and frame.run.home is home else None
+    is_unnamed = id is None
+    if id is None:  # before anything is awaited: of several that submit at once the first has the first id
+        id = (uuid4_in(frame) if frame is not None and is_awaited_by(frame) else uuid4()).hex
     try:
         if run is not None:
             await _refuse_if_stopped(home, run)
         home._check_open(for_more=True)
-        return await home.get(await _submitted(home, call, id, queue, priority, delay))
+        await _submitted(home, call, id, queue, priority, delay, is_unnamed)
+        return await home.get(id)
     except StoreError as lost:
         if run is None:
             raise
         raise _stop(run, lost) from None
 
 
-def _run_here(home: Holdfast) -> LiveRun | None:
-    """The run, of the same ``Holdfast``, whose code this is, in a thread of it too."""
+def _frame_here() -> Frame | None:
+    """The place in the run whose code this is, in a thread of it too."""
     try:
-        frame = current_frame()
+        return current_frame()
     except NotInRun:
-        frame = frame_in(copy_context())
-    return frame.run if frame is not None and frame.run.home is home else None
+        return frame_in(copy_context())
 
 
 async def _refuse_if_stopped(home: Holdfast, run: LiveRun) -> None:
@@ -73,12 +77,8 @@ def _stop(run: LiveRun, error: HoldfastError) -> Stop:
 
 
 async def _submitted(
-    home: Holdfast, call: Call[Any], id: str | None, queue: str | None, priority: int, delay: float
-) -> str:
-    """The id of the run, new or known."""
-    is_unnamed = id is None
-    if id is None:
-        id = uuid4().hex
+    home: Holdfast, call: Call[Any], id: str, queue: str | None, priority: int, delay: float, is_unnamed: bool
+) -> None:
     refuse_id(id)
     inputs = call.inputs()
     row = new_row(call, inputs, id)
@@ -90,13 +90,12 @@ async def _submitted(
     if created is not None and created.seed == row.seed:
         known = f"; its id is new: hf.get({id!r}) finds it" if is_unnamed else ""
         RunLog(id).info("queued %s in %r%s", call.definition.name, row.queue, known)
-        return id
+        return
     found = await home._read(home._store.get, id)
     if found is None:
         raise StoreError(f"{home.url}: {id!r} is gone while it was being submitted; submit it again")
     refuse_damaged(found)
     refuse_other_work(found, call.definition, inputs)
-    return id
 
 
 def _refuse_unfit(queue: str | None, priority: int, delay: float) -> None:

@@ -1,10 +1,11 @@
-"""Leases that could not be handed back, because the store was lost just then."""
+"""Leases that could not be handed back, because the store was lost just then, or refused what was to be written."""
 
 from __future__ import annotations
 
 import threading
 
-from .errors import StoreError
+from .errors import CodecError, HoldfastError, StoreError
+from .failure import Failure
 from .store import Batch, Finish, Store
 
 
@@ -28,7 +29,20 @@ class Unreturned:
         with self._lock:
             ends, self._ends = self._ends, {}
         try:
-            self._store.commit(Batch(finishes=[end for end in ends.values() if end.run_no in held]))
+            given = Batch(finishes=[end for end in ends.values() if end.run_no in held])
+            refused = self._store.commit(given).refused
+            left = {no: _after(ends[no], why) for no, why in refused.items() if isinstance(no, int)}
         except StoreError:
+            left = ends
+        if left:
             with self._lock:
-                self._ends = {**ends, **self._ends}
+                self._ends = {**left, **self._ends}
+
+
+def _after(end: Finish, why: HoldfastError) -> Finish:
+    """How a run is handed back whose hand-back was refused: the same again, or, where that is in vain, with nothing in
+    it but why."""
+    if not isinstance(why, CodecError):
+        return end
+    error = None if end.error is None else Failure(type(why).__name__, str(why)).encode()
+    return Finish(run_no=end.run_no, epoch=end.epoch, status=end.status, error=error, parent_no=end.parent_no)

@@ -225,6 +225,7 @@ def plain(number: int) -> None: ...
         (asynchronous, {"retry_on": ValueError()}, TypeError, "retry_on="),
         (asynchronous, {"name": ""}, TypeError, "name="),
         (asynchronous, {"name": 3}, TypeError, "name="),
+        (asynchronous, {"name": "two\nlines"}, ValueError, "name= must be on one line"),
         (asynchronous, {"ignore": "client"}, TypeError, "client.*no parameters"),
         (asynchronous, {"ignore": ["number", "client"]}, TypeError, "client"),
         (asynchronous, {"key": "number"}, TypeError, "key="),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import codec, lease, step, workflow
+from holdfast import codec, step, workflow
 from holdfast.cli import drawing
 from holdfast.cli.drawing import draw, mermaid
 from holdfast.cli.timeline import Axis, Flying, Process, Saved, laid_out, processes_of, saved_by
@@ -23,6 +23,7 @@ from holdfast.store.memory import MemoryStore
 from holdfast.testing.store_suite import Clock, checkpoint, run_row
 
 START = 1_800_000_000_000
+TTL_MS = 70_000  # nothing that is shown may depend on it
 RESULT = codec.encode(7, codec.Types.none, "a result")
 FAILURE = Failure("LookupError", "no such account", "Traceback …").encode()
 
@@ -34,7 +35,7 @@ class Story:
         self.clock = Clock(START)
         self.store = MemoryStore(clock=self.clock)
         self.seq = 0
-        row = run_row("a", owner=self.owner(1), ttl_ms=lease.Lease().ttl_ms, workflow=workflow)
+        row = run_row("a", owner=self.owner(1), ttl_ms=TTL_MS, workflow=workflow)
         self.run: RunRow = self.store.commit(Batch(creates=[row])).created["a"]
 
     @staticmethod
@@ -58,7 +59,7 @@ class Story:
         told = [[name, "", START + int(began * 1000), attempt] for name, began, attempt in flying]
         data = encode_doing(len(told), told) if told else b""
         assert self.run.owner is not None
-        self.store.renew(self.run.owner, ttl_ms=lease.Lease().ttl_ms, doing={self.run.no: data})
+        self.store.renew(self.run.owner, ttl_ms=TTL_MS, doing={self.run.no: data})
 
     def ends(self, at: float, status: str, *seqs: int) -> None:
         self.now(at)
@@ -69,9 +70,7 @@ class Story:
     def taken(self, at: float, *, died: bool) -> None:
         self.now(at)
         owner = self.owner(self.run.epoch + 1)
-        taken = self.store.claim(
-            self.run.no, self.run.epoch, owner=owner, ttl_ms=lease.Lease().ttl_ms, lost="died" if died else None
-        )
+        taken = self.store.claim(self.run.no, self.run.epoch, owner=owner, ttl_ms=TTL_MS, lost="died" if died else None)
         assert taken is not None
         self.run = taken
 

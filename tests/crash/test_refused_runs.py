@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 import holdfast
 from holdfast import CodecError, Holdfast, StoreError, step, workflow
+from holdfast.failure import Failure
 from holdfast.journal import Journal, Standing
 from holdfast.lease import Lease
-from holdfast.store import Checkpoint, Finish, RunRow, Store, open_store
+from holdfast.store import Batch, Checkpoint, Committed, Finish, RunRow, Store, open_store
 from holdfast.store.memory import MemoryStore
-from holdfast.testing.store_suite import checkpoint, run_row
+from holdfast.testing.store_suite import checkpoint, create, run_row
+from holdfast.unreturned import Unreturned
 
 TOO_MUCH = 2**63
 executed: list[str] = []
@@ -155,3 +158,65 @@ def test_only_the_run_whose_value_is_refused_stops(tmp_path: Path) -> None:
             assert executed == ["b1", "b2"]
 
     asyncio.run(program())
+
+
+def test_a_hand_back_that_is_refused_for_now_is_tried_again() -> None:
+    """Or the heartbeat would prolong for ever what nobody advances."""
+    store = MemoryStore()
+    (run,) = create(store, "a")
+    refusals = 2
+
+    def commit(batch: Batch) -> Committed:
+        nonlocal refusals
+        refusals -= 1
+        return (
+            Committed(refused={run.no: StoreError("too slow")}) if refusals >= 0 else MemoryStore.commit(store, batch)
+        )
+
+    store.commit = commit  # type: ignore[method-assign]
+    unreturned = Unreturned(store)
+    unreturned.add(Finish(run_no=run.no, epoch=1, status="waiting", due_ms=5))
+    for _ in range(3):
+        row = store.get("a")
+        assert row is not None and row.owner == "me"
+        unreturned.renewed({run.no})
+    row = store.get("a")
+    assert row is not None and (row.owner, row.status, row.due_ms) == (None, "waiting", 5)
+    unreturned.renewed({run.no})
+    assert refusals == -1, "and that is all"
+
+
+def test_a_hand_back_that_is_refused_for_good_is_cut_down_to_that(store: Store) -> None:
+    runs = create(store, "parked", "asleep", "fine")
+    unreturned = Unreturned(store)
+    for run, status, error in zip(runs, ("parked", "waiting", "running"), (b"x", None, None), strict=True):
+        due_ms = 0 if run is runs[2] else TOO_MUCH
+        unreturned.add(Finish(run_no=run.no, epoch=1, status=status, due_ms=due_ms, error=error))
+    for _ in range(2):
+        unreturned.renewed({run.no for run in runs})
+    rows = [store.get(run.id) for run in runs]
+    assert [row and (row.owner, row.status) for row in rows] == [(None, "parked"), (None, "waiting"), (None, "running")]
+    assert rows[0] is not None and "CodecError" in str(Failure.decode(rows[0].error or b"", ""))
+
+
+def test_what_ended_a_run_may_hold_a_name_that_is_no_text(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no reason to keep the run, and the doubt in it, to oneself."""
+    monkeypatch.setattr(logging.getLogger("holdfast"), "disabled", True)  # pytest-xdist cannot tell of it
+
+    @step(once=True)
+    async def pay() -> None:
+        raise OSError("no such file: 'caf\udce9'")
+
+    @workflow(version="1")
+    async def paying() -> None:
+        await pay()
+
+    async def main() -> None:
+        async with Holdfast(store) as hf:
+            with pytest.raises(holdfast.InDoubt):
+                await hf.run(paying(), id="a")
+            run, row = await hf.get("a"), store.get("a")
+        assert run.status == "in_doubt" and run.error is not None and r"'caf\udce9'" in run.error
+        assert row is not None and row.owner is None
+
+    asyncio.run(main())

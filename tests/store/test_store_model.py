@@ -54,6 +54,7 @@ class Histories(RuleBasedStateMachine):
             self.runs[id] = {
                 "no": row.no, "status": "running", "owner": owner, "epoch": 1, "deaths": 0, "result": None,
                 "lease_until_ms": until, "created_ms": self.clock.now, "updated_ms": self.clock.now,
+                "heard_ms": self.clock.now,
             }  # fmt: skip
             self.rows[id] = {}
             self.claims[id] = [(1, owner)] if owner else []
@@ -103,6 +104,7 @@ class Histories(RuleBasedStateMachine):
             self.runs[id] = {
                 "no": row.no, "status": "queued", "owner": None, "epoch": 0, "deaths": 0, "result": None,
                 "lease_until_ms": 0, "created_ms": self.clock.now, "updated_ms": self.clock.now,
+                "heard_ms": self.clock.now,
             }  # fmt: skip
             kept = {seq: each for seq, each in self.rows[source].items() if seq <= at}
             last = max((each.epoch for each in kept.values()), default=0)
@@ -125,7 +127,7 @@ class Histories(RuleBasedStateMachine):
         assert (row is None) == (step != 0 or run["status"] in ("done", "cancelled"))
         if row is not None:
             run |= {"status": "running", "owner": owner, "epoch": run["epoch"] + 1}
-            run |= {"lease_until_ms": self.clock.now + 70, "updated_ms": self.clock.now}
+            run |= {"lease_until_ms": self.clock.now + 70, "updated_ms": self.clock.now, "heard_ms": self.clock.now}
             run["deaths"] += lost is not None
             self.claims[id].append((run["epoch"], owner))
 
@@ -134,7 +136,7 @@ class Histories(RuleBasedStateMachine):
         held = [run for run in self.runs.values() if run["owner"] == owner]
         assert self.store.renew(owner, ttl_ms=90) == {run["no"] for run in held}
         for run in held:
-            run["lease_until_ms"] = self.clock.now + 90
+            run |= {"lease_until_ms": self.clock.now + 90, "heard_ms": self.clock.now}
 
     @rule(id=st.sampled_from(IDS))
     def cancel(self, id: str) -> None:

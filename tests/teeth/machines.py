@@ -13,6 +13,30 @@ _ZOMBIES = "tests/faults/test_zombies.py::"
 
 PLANTED = [
     Plant(
+        "a hand-back that was refused is forgotten",
+        "src/holdfast/unreturned.py",
+        "left = {no: _after(ends[no], why) for no, why in refused.items() if isinstance(no, int)}",
+        "left = dict[int, Finish]()",
+        [
+            _REFUSED + "test_a_hand_back_that_is_refused_for_now_is_tried_again",
+            _REFUSED + "test_a_hand_back_that_is_refused_for_good_is_cut_down_to_that[memory]",
+        ],
+    ),
+    Plant(
+        "a doubt that cannot be written down is told to nobody",
+        "src/holdfast/failure.py",
+        "self.message = _storable(self.message)",
+        "pass",
+        [_REFUSED + "test_what_ended_a_run_may_hold_a_name_that_is_no_text[memory]"],
+    ),
+    Plant(
+        "a run that waits too long for a lock takes the others of its batch along",
+        "src/holdfast/store/postgres_errors.py",
+        'frozenset({"57014", "55P03", "53200"})',
+        'frozenset({"57014", "53200"})',
+        ["tests/store/test_refused_rows.py::test_a_statement_that_takes_too_long_for_one_run"],
+    ),
+    Plant(
         "zombies write to a server whose fence is open",
         "src/holdfast/store/queries.sql",
         "JOIN locked AS r ON r.no = v.column1 AND r.epoch = v.column3",
@@ -108,7 +132,7 @@ PLANTED = [
         "src/holdfast/known.py",
         "            code = Code(definition.version, PYTHON) if refuses else None\n",
         "            code = None\n",
-        ["tests/worker/test_worker.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
+        ["tests/worker/test_left_alone.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
     ),
     Plant(
         "a takeover by a worker is not recorded as a death",

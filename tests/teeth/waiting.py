@@ -142,6 +142,13 @@ PLANTED = [
         tests=[f"{_MANY}::test_a_signal_among_many_that_are_waited_for_asks_only_its_own"],
     ),
     Plant(
+        name="what a row told a moment ago is taken for a circle",
+        file="src/holdfast/circles.py",
+        old="await asyncio.sleep(_TOLD_LATE_S)",
+        new="await asyncio.sleep(0)",
+        tests=[f"{_CIRCLES}::test_who_has_gone_on_is_no_part_of_a_circle[memory]"],
+    ),
+    Plant(
         name="a run may wait for the run that began it",
         file="src/holdfast/circles.py",
         old="    if id not in execution.ancestors:\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Plant
 
 WORKER = "tests/worker/test_worker.py::"
+PARKED = "tests/worker/test_parked.py::"
 SUBMIT = "tests/worker/test_submit.py::"
 TROUBLE = "tests/worker/test_trouble.py::"
 PROCESSES = "tests/worker/test_worker_processes.py::"
@@ -20,9 +21,12 @@ PLANTED = [
     Plant(
         "a run that submits without an id submits another one on each resume",
         "src/holdfast/submitting.py",
-        "from .context import uuid4\n",
-        "from uuid import uuid4\n",
-        [SUBMIT + "test_a_run_that_submits_without_an_id_submits_the_same_on_a_resume[memory]"],
+        "from .context import uuid4, uuid4_in\n",
+        "from uuid import uuid4\n\nuuid4_in = lambda frame: uuid4()\n",
+        [
+            SUBMIT + "test_a_run_that_submits_without_an_id_submits_the_same_on_a_resume[memory]",
+            SUBMIT + "test_a_plain_def_submits_without_an_id_too[memory]",
+        ],
     ),
     Plant(
         "the runs of a program are in no queue of their workflow",
@@ -64,28 +68,28 @@ PLANTED = [
         "src/holdfast/served.py",
         'claim.found in ("died", "lapsed") and claim.epoch > since',
         'claim.found in ("died", "lapsed")',
-        [WORKER + "test_deaths_in_a_row"],
+        [PARKED + "test_deaths_in_a_row"],
     ),
     Plant(
         "a person's resume does not count anew",
         "src/holdfast/served.py",
         "list(takewhile(lambda",
         "list(filter(lambda",
-        [WORKER + "test_deaths_in_a_row"],
+        [PARKED + "test_deaths_in_a_row"],
     ),
     Plant(
         "a run parked by a worker forgets which failures are tried anew",
         "src/holdfast/served.py",
         "seqs=_tried_anew(before)",
         "seqs=[]",
-        [WORKER + "test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew[memory]"],
+        [PARKED + "test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew[memory]"],
     ),
     Plant(
         "a worker guesses that another version will do",
         "src/holdfast/served.py",
         "        refuse_other_version(row, definition)\n",
         "",
-        [WORKER + "test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew[memory]"],
+        [PARKED + "test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew[memory]"],
     ),
     Plant(
         "a drained run begins its next step",

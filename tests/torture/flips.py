@@ -26,8 +26,8 @@ from holdfast import StepFailed, step, workflow
 from holdfast.app import Holdfast
 from holdfast.cli import _main
 from holdfast.errors import HoldfastError
+from holdfast.repairs import recorded
 from holdfast.store import open_store
-from holdfast.store.damage import recorded
 from holdfast.watching import Watcher
 
 from .case import Findings
@@ -284,6 +284,7 @@ HARMLESS = {
     "any more is taken over when its lease lapses",
     ("run", "lease_until_ms"): "written anew every few seconds by who holds it; else the run is taken over a little "
     "sooner, which the fence makes safe, or later",
+    ("run", "heard_ms"): "shown; written anew every few seconds by who holds it",
     ("run", "updated_ms"): "shown; a claim sets it anew before it is used",
     ("run", "due_ms"): "when a worker looks at the run, by itself: sooner costs a look, and later is shown by list",
     ("run", "wakes"): "a run that goes to sleep with another number looks once more",

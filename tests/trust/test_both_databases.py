@@ -17,8 +17,8 @@ from psycopg.rows import dict_row
 from tests.torture.flips import HARMLESS, Flip, Text, fill, flips_of, is_damage, sampled, told_of, wrongly_told
 
 import holdfast
+from holdfast.repairs import recorded
 from holdfast.store import Store, open_store
-from holdfast.store.damage import recorded
 from holdfast.testing.store_suite import claim, create, finish
 
 SEED = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1_000_000))

@@ -157,3 +157,32 @@ def test_an_ancestor_that_has_ended_may_be_waited_for(store: Store) -> None:
             assert (await hf.get("child")).result == "gone on"
 
     asyncio.run(main())
+
+
+def test_who_has_gone_on_is_no_part_of_a_circle(store: Store) -> None:
+    """Its row says a little longer that it waits."""
+    gone_on = asyncio.Event()
+
+    @workflow(version="1")
+    async def impatient() -> str:
+        waiting = asyncio.create_task(holdfast.current().run(other(), id="b"))  # type: ignore[arg-type]
+        await until(lambda: row_of(store, "a").waiting is not None)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        gone_on.set()
+        await asyncio.sleep(0.2)
+        return "gone on"
+
+    @workflow(version="1")
+    async def other() -> str:
+        await gone_on.wait()
+        return await holdfast.current().run(impatient(), id="a")
+
+    async def main() -> None:
+        async with Holdfast(store) as hf, Holdfast(store) as elsewhere:
+            await elsewhere.start(other(), id="b")
+            await hf.start(impatient(), id="a")
+            assert await ended(store, "a", "b") == ["done", "done"]
+            assert (await hf.get("b")).result == "gone on"
+
+    asyncio.run(main())

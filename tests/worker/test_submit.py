@@ -175,6 +175,32 @@ def test_a_run_that_submits_without_an_id_submits_the_same_on_a_resume(url: str)
     asyncio.run(main())
 
 
+def test_a_plain_def_submits_without_an_id_too(url: str) -> None:
+    """By a loop that is not its own. Of two that it awaits at once the first one has the first id."""
+    given: list[list[str]] = []
+
+    @workflow(version="1")
+    def parent(stops: bool) -> str:
+        hf = holdfast.current()
+
+        two = [hf.submit(job("a")), hf.submit(job("b"))]
+
+        async def together() -> list[str]:
+            return [run.id for run in await asyncio.gather(*two)]
+
+        given.append([*hf.wait(together()), hf.wait(hf.submit(job("c"))).id])
+        if len(given) == 1:
+            raise RuntimeError("stopped")
+        return "done"
+
+    with holdfast.open(url) as hf:
+        with pytest.raises(RuntimeError):
+            hf.wait(hf.run(parent.bind(True), id="p"))
+        assert hf.wait(hf.run(parent.bind(True), id="p")) == "done"
+        assert given[0] == given[1] and len(set(given[0])) == 3
+        assert len(hf.wait(hf.runs())) == 4
+
+
 def test_who_was_cancelled_elsewhere_submits_nothing(url: str) -> None:
     """Not even what has an id: it was cancelled before it came to that."""
 

@@ -26,7 +26,7 @@ from holdfast.store import Checkpoint, RunRow
 @click.option("--retry", is_flag=True, help="It certainly did not: the step is executed again.")
 @shared
 def resolve_command(id: str, seq: int, result: str | None, retry: bool, store: str | None, as_json: bool) -> int:
-    """Say what became of a step that is in doubt or damaged: of run ID, the one of checkpoint SEQ, as the error names it.
+    """Say what became of a step that is in doubt, or damaged: checkpoint SEQ of run ID, as the error names it.
 
     The run goes on from there: by itself where a worker serves its queue, else `holdfast resume ID`. A --result is
     converted to the type of the step's result.

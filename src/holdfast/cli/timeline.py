@@ -107,8 +107,7 @@ def processes_of(
         else:
             told = {"running": "interrupted", "waiting": "waiting" if run.workflow else "closed"}
             how = told[after.found] if after.found in told else after.found  # noqa: SIM401 - a type checker takes get() for optional
-            seen_ms = min(after.seen_ms, after.claimed_ms)  # who claimed it may count with shorter leases
-            _end(process, how, seen_ms, after.doing)
+            _end(process, how, after.seen_ms, after.doing)
     _add_up(found, rows, tried_anew)
     return found
 
@@ -116,7 +115,7 @@ def processes_of(
 def _last_seen(run: RunRow) -> tuple[int, bytes | None]:
     if run.owner is None:
         return run.updated_ms, None
-    return run.lease_until_ms - lease.Lease().ttl_ms, run.doing
+    return run.heard_ms, run.doing
 
 
 def _end(process: Process, end: str, seen_ms: int, doing: bytes | None) -> None:

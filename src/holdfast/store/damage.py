@@ -39,7 +39,7 @@ def flaw_of_run(row: RunRow) -> str | None:
     ended_as = STATUSES if row.status in _SET_IN_PLACE else {row.status}
     if not any(row.end_checksum == end_checksum(status, row.result, row.error) for status in ended_as):
         return "the checksum of the run's row does not match how it ended"
-    times = (row.lease_until_ms, row.created_ms, row.updated_ms, row.due_ms)
+    times = (row.lease_until_ms, row.heard_ms, row.created_ms, row.updated_ms, row.due_ms)
     if not all(0 <= each < _TIME_MAX_MS or each == row.due_ms == NEVER_MS for each in times):
         return "the run's row has times that no clock shows"
     if not (0 <= row.deaths <= row.epoch < _COUNT_MAX and 0 <= row.wakes < _COUNT_MAX):

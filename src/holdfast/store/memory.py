@@ -93,7 +93,7 @@ class MemoryStore:
         data.last_no += 1
         row = copy.copy(given)
         row.no = data.last_no
-        row.created_ms = row.updated_ms = now
+        row.created_ms = row.updated_ms = row.heard_ms = now
         row.lease_until_ms = 0 if row.owner is None else now + given.lease_until_ms
         row.due_ms = now + given.due_ms if given.due_ms else 0
         row.checksum, row.end_checksum = row.compute_checksum(), end_checksum(row.status, row.result, row.error)
@@ -197,14 +197,14 @@ class MemoryStore:
                 owner=owner,
                 claimed_ms=now,
                 found=lost or row.status,
-                seen_ms=row.updated_ms if row.owner is None else row.lease_until_ms - ttl_ms,
+                seen_ms=row.updated_ms if row.owner is None else row.heard_ms,
                 doing=row.doing,
             )
             row.epoch += 1
             row.doing = row.waiting = None
             row.due_ms = 0
             row.owner, row.status = owner, "running"
-            row.lease_until_ms, row.updated_ms = now + ttl_ms, now
+            row.lease_until_ms, row.updated_ms, row.heard_ms = now + ttl_ms, now, now
             row.deaths += lost is not None
             self._data.claims[run_no].append(claim)
             return copy.copy(row)
@@ -255,9 +255,10 @@ class MemoryStore:
     ) -> set[int]:
         with self._data.lock:
             held = {no for no, row in self._data.runs.items() if row.owner == owner}
+            now = self.now_ms()
             for no in held:
                 run = self._data.runs[no]
-                run.lease_until_ms, run.doing = self.now_ms() + ttl_ms, doing.get(no, run.doing)
+                run.lease_until_ms, run.heard_ms, run.doing = now + ttl_ms, now, doing.get(no, run.doing)
                 if no in waiting:
                     run.waiting = waiting[no]
                     run.status = "running" if run.waiting is None else "waiting"

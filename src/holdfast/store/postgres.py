@@ -322,8 +322,8 @@ def _new_rows(given: list[RunRow]) -> dict[str, RunRow]:
 
 
 def _as_created(row: RunRow, no: int, lease_until_ms: int, created_ms: int, due_ms: int) -> RunRow:
-    times = {"lease_until_ms": lease_until_ms, "created_ms": created_ms, "updated_ms": created_ms, "due_ms": due_ms}
-    return replace(row, no=no, **times)
+    times = {"lease_until_ms": lease_until_ms, "due_ms": due_ms}
+    return replace(row, no=no, created_ms=created_ms, updated_ms=created_ms, heard_ms=created_ms, **times)
 
 
 def _as_taken(found: Sequence[Any], owner: str) -> Taken:
@@ -331,6 +331,7 @@ def _as_taken(found: Sequence[Any], owner: str) -> Taken:
     *fields, lost, epoch, deaths, lease_until_ms, updated_ms = found
     before = run_row(fields)
     changed = {"epoch": epoch, "deaths": deaths, "lease_until_ms": lease_until_ms, "updated_ms": updated_ms}
+    changed["heard_ms"] = updated_ms
     unchanging = {"owner": owner, "status": "running", "doing": None, "waiting": None, "due_ms": 0}
     return Taken(replace(before, **changed, **unchanging), before, lost)
 

@@ -23,8 +23,9 @@ class Verdict(Enum):
 # PgBouncer says 08P01 when its server left.
 _LOST = frozenset({"25P03", "57P01", "57P02", "57P03", "57P05", "53300", "25006", "08P01", "26000"})
 _CONFLICT = frozenset({"40001", "40P01"})
-# Of a statement that took too long or too much memory: one with fewer rows may not, nor the same one later.
-_REFUSED_FOR_NOW = frozenset({"57014", "53200"})
+# Of a statement that took too long, waited too long for a lock, or took too much memory: one with fewer rows may not,
+# nor the same one later.
+_REFUSED_FOR_NOW = frozenset({"57014", "55P03", "53200"})
 _REFUSED_CLASSES = ("22", "54")
 _TOO_BIG = "invalid memory alloc request size"  # an internal error, XX000, which is never translated
 

@@ -87,9 +87,8 @@ class RunRow(msgspec.Struct, kw_only=True):
     """One run. ``no`` is the integer that stands for ``id`` in every other table; 0 before it is created.
 
     In the row given to be created ``lease_until_ms`` is how long the lease is to last, and ``due_ms`` how long no
-    worker is to begin with it; the store adds its own clock, and sets ``no``, ``created_ms``, ``updated_ms`` and the
-    checksums: ``checksum`` over what a run is created with, ``end_checksum`` over what a finish leaves. Without an
-    owner there is no lease and no claim.
+    worker is to begin with it; the store adds its own clock, and sets ``no``, the other times and the checksums:
+    ``checksum`` over what a run is created with, ``end_checksum`` over its end. No owner: no lease and no claim.
 
     A worker may take a run of its queue that nobody owns, with status queued, running or waiting, once its ``due_ms``
     has come: 0 is at once, ``NEVER_MS`` when it is woken. ``wakes`` counts what outside gave it a reason to look (a
@@ -127,6 +126,7 @@ class RunRow(msgspec.Struct, kw_only=True):
     end_checksum: int = 0
     schema_version: int = 0  # of the shape of its state, as its code counts; 0 where that does not count
     origin: bytes | None = None  # of a fork: which run its first rows are of, and up to where
+    heard_ms: int = 0  # when its owner, or the last one it had, claimed it or renewed its lease last
 
     def compute_checksum(self) -> int:
         """CRC-32 over what a run is created with, and a revision changes."""

@@ -27,27 +27,49 @@ class Migration(NamedTuple):
 
 
 def read_queries(text: str, dialect: str) -> dict[str, Query]:
-    """Split a file of statements at its ``-- name: xyz`` lines; what stands before the first is prose. Those of other
-    dialects are left out, and ``xyz/dialect`` stands for ``xyz``."""
-    parts = re.split(r"^-- name: ([\w/]+)\n", text, flags=re.MULTILINE)
-    names, bodies = parts[1::2], parts[2::2]
+    """Split a file of statements at its ``-- name: xyz`` lines; what stands before the first is prose, and lists of
+    columns that statements name. Those of other dialects are left out, and ``xyz/dialect`` stands for ``xyz``."""
+    prose, *parts = re.split(r"^-- name: ([\w/]+)\n", text, flags=re.MULTILINE)
+    names, bodies = parts[::2], parts[1::2]
     if len(set(names)) != len(names):
         raise ValueError("queries.sql holds two statements of one name")
+    columns = _columns(prose)
     found: dict[str, Query] = {}
     for name, body in zip(names, bodies, strict=True):
         plain, _, only = name.partition("/")
         if only in ("", dialect):
             # Comments are for readers of the file: the text sent is what the statement cache has to hash and compare.
             sql = "\n".join(line for line in body.splitlines() if line and not line.startswith("--"))
-            found[plain] = Query(sql, _row_types(body, found))
+            found[plain] = Query(_with_columns(sql, columns), _row_types(body, found, columns))
     return found
 
 
-def _row_types(body: str, known: dict[str, Query]) -> tuple[str, ...]:
-    line = re.search(r"^-- rows: (as )?(.+)$", body, flags=re.MULTILINE)
+def _columns(prose: str) -> dict[str, dict[str, str]]:
+    """By the name of each list, the types of its columns by theirs."""
+    lists: dict[str, dict[str, str]] = {}
+    for name, listed in re.findall(r"^-- columns: (\w+)\n((?:--     .+\n)+)", prose, flags=re.MULTILINE):
+        lists[name] = {}
+        for column in re.sub(r"^--", "", listed, flags=re.MULTILINE).split(","):
+            if (other := re.fullmatch(r"<(\w+)>", column.strip())) is not None:
+                lists[name] |= lists[other[1]]
+            else:
+                own, type = column.split()
+                lists[name][own] = type
+    return lists
+
+
+def _with_columns(sql: str, columns: dict[str, dict[str, str]]) -> str:
+    return re.sub(r"<(\w+\.)?(\w+)>", lambda named: ", ".join((named[1] or "") + own for own in columns[named[2]]), sql)
+
+
+def _row_types(body: str, known: dict[str, Query], columns: dict[str, dict[str, str]]) -> tuple[str, ...]:
+    line = re.search(r"^-- rows: (?:as (\w+)|<(\w+)>|(.+))$", body, flags=re.MULTILINE)
     if line is None:
         return ()
-    return known[line[2]].rows if line[1] else tuple(line[2].split())
+    statement, listed, types = line.groups()
+    if statement:
+        return known[statement].rows
+    return tuple(columns[listed].values() if listed else types.split())
 
 
 @cache

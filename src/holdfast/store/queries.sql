@@ -5,29 +5,40 @@
 -- A row of NULLs in `:rows` is padding and matches nothing. Where a statement has `:rows`, `rows:` are the types of
 -- their columns, which PostgreSQL has to be told.
 -- `holdfast.` before a table is the schema: PostgreSQL is sent the one that was chosen, SQLite none.
+-- `<name>` stands for these columns, in the order of the fields of the rows in protocol.py; `<f.name>` puts `f.` before
+-- each, and where a statement says of which types its `:rows` are, it stands for theirs.
+-- columns: new
+--     id text, workflow text, version text, python text, module text, file text, inputs bytea, fingerprint bytea,
+--     state bytea, seed bytea, queue text, priority int8, parent_no int8, status text, result bytea, error bytea,
+--     deaths int8, owner text, epoch int8, lease_until_ms int8, created_ms int8, updated_ms int8, due_ms int8,
+--     wakes int8, waiting bytea, doing bytea, checksum int8, end_checksum int8, schema_version int8, origin bytea,
+--     heard_ms int8
+-- columns: run
+--     no int8, <new>
+-- columns: checkpoint
+--     run_no int8, seq int8, epoch int8, kind text, scope text, branch text, name text, key text, n int8,
+--     version text, status text, attempts int8, started_ms int8, duration_ms float8, tokens int8, usd float8,
+--     fingerprint bytea, inputs bytea, result bytea, delta bytea, checksum int8
 
 -- name: append
--- rows: int8 int8 int8 text text text text text int8 text text int8 int8 float8 int8 float8 bytea bytea bytea bytea int8
+-- rows: <checkpoint>
 -- The fence is in the statement itself: a run whose epoch has moved on, or that nobody owns (it was
 -- finished or handed back), matches no row here.
-INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
-    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+INSERT INTO holdfast.checkpoint (<checkpoint>)
 SELECT v.* FROM (VALUES :rows) AS v CROSS JOIN holdfast.run AS r
 WHERE r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL
 
 -- name: append/postgres
 -- One row. FOR SHARE: who takes the run over waits until this row is committed, and so finds it. Nothing weaker does.
 -- rows: as append
-INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
-    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+INSERT INTO holdfast.checkpoint (<checkpoint>)
 SELECT v.* FROM (VALUES :rows) AS v JOIN holdfast.run AS r ON r.no = v.column1 AND r.epoch = v.column3 AND r.owner IS NOT NULL
 FOR SHARE OF r
 
 -- name: append_many/postgres
 -- The runs were locked in the one order by share or lock, in the same statement.
 -- rows: as append
-INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
-    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+INSERT INTO holdfast.checkpoint (<checkpoint>)
 SELECT v.* FROM (VALUES :rows) AS v JOIN locked AS r ON r.no = v.column1 AND r.epoch = v.column3
 
 -- name: share/postgres
@@ -38,9 +49,8 @@ SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORD
 SELECT no, epoch FROM holdfast.run WHERE no IN (:list) AND owner IS NOT NULL ORDER BY no FOR NO KEY UPDATE
 
 -- name: create
--- rows: text text text text text text bytea bytea bytea bytea text int8 int8 text bytea bytea int8 text int8 int8 int8 int8 int8 int8 bytea bytea int8 int8 int8 bytea
-INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin)
+-- rows: <new>
+INSERT INTO holdfast.run (<new>)
 SELECT v.* FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 ON CONFLICT (id) DO NOTHING
@@ -49,13 +59,12 @@ RETURNING no, id
 -- name: create/postgres
 -- A row holds how long its lease (column20) and its delay (column23) are; the time is the database's.
 -- rows: as create
-INSERT INTO holdfast.run (id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin)
+INSERT INTO holdfast.run (<new>)
 SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10,
     v.column11, v.column12, v.column13, v.column14, v.column15, v.column16, v.column17, v.column18, v.column19,
     CASE WHEN v.column18 IS NULL THEN 0 ELSE :now_ms + v.column20 END, :now_ms, :now_ms,
     CASE WHEN v.column23 = 0 THEN 0 ELSE :now_ms + v.column23 END, v.column24, v.column25, v.column26, v.column27, v.column28,
-    v.column29, v.column30
+    v.column29, v.column30, :now_ms
 FROM (VALUES :rows) AS v
 ON CONFLICT (id) DO NOTHING
 RETURNING no, id, owner, epoch, lease_until_ms, created_ms, due_ms
@@ -116,23 +125,20 @@ WHERE (run_no, seq) IN (SELECT * FROM unnest(CAST(:run_nos AS BIGINT[]), CAST(:s
 SELECT coalesce(max(epoch), 0) FROM holdfast.checkpoint WHERE run_no = :run_no AND seq <= :until
 
 -- name: load_part
-SELECT run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
-    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum
+SELECT <checkpoint>
 FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after AND seq <= :until
 ORDER BY seq LIMIT :limit
 
 -- name: copy
 -- Into a run that the same transaction has created, so there is no fence.
 -- rows: as append
-INSERT INTO holdfast.checkpoint (run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
-    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum)
+INSERT INTO holdfast.checkpoint (<checkpoint>)
 SELECT v.* FROM (VALUES :rows) AS v
 WHERE v.column1 IS NOT NULL
 
 -- name: lock_runs/postgres
 -- Whole and in the one order: for what is settled, and what must not be looked at while another changes it.
-SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
+SELECT <run>
 FROM holdfast.run WHERE no IN (:list) ORDER BY no FOR NO KEY UPDATE
 
 -- name: lock_id/postgres
@@ -149,25 +155,21 @@ WHERE no IN (SELECT no FROM below UNION ALL SELECT parent_no FROM holdfast.run W
 ORDER BY no FOR NO KEY UPDATE
 
 -- name: run_of_no
-SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
+SELECT <run>
 FROM holdfast.run WHERE no = :no
 
 -- name: run_of_id
-SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
+SELECT <run>
 FROM holdfast.run WHERE id = :id
 
 -- name: runs
-SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
+SELECT <run>
 FROM holdfast.run
 WHERE no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
 
 -- name: runs_of_status
-SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
+SELECT <run>
 FROM holdfast.run
 WHERE status = :status AND no < :after AND (CAST(:workflow AS TEXT) IS NULL OR workflow = :workflow)
 ORDER BY no DESC LIMIT :limit
@@ -185,8 +187,7 @@ FROM holdfast.checkpoint WHERE run_no IN (:list) AND epoch > 0
 GROUP BY run_no
 
 -- name: load
-SELECT run_no, seq, epoch, kind, scope, branch, name, key, n, version, status, attempts,
-    started_ms, duration_ms, tokens, usd, fingerprint, inputs, result, delta, checksum
+SELECT <checkpoint>
 FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after
 ORDER BY seq
 
@@ -198,7 +199,7 @@ SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM holdfast.cla
 -- was changed to an earlier one, and would become two owners'.
 INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
 SELECT no, epoch + 1, :owner, :now_ms, coalesce(CAST(:lost AS TEXT), status),
-    CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
+    CASE WHEN owner IS NULL THEN updated_ms ELSE heard_ms END, doing
 FROM holdfast.run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
     AND NOT EXISTS (SELECT 1 FROM holdfast.claim WHERE run_no = :no AND epoch > :epoch)
 RETURNING epoch
@@ -206,10 +207,9 @@ RETURNING epoch
 -- name: claim
 -- Behind record_takeover, in one transaction: whether the run may be taken was judged there.
 UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
-    lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
+    lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
 WHERE no = :no
-RETURNING no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin
+RETURNING <run>
 
 -- name: due
 -- What nobody owns is found by one of two indices: what is due at once, and what has a time.
@@ -230,8 +230,7 @@ ORDER BY priority DESC, no LIMIT :limit
 -- Each part locks what it finds and passes over what another worker has locked; what is left over is let go at the end
 -- of the transaction. The runs as they were found, how the owner of each was lost, and what has become of them.
 WITH found AS (
-SELECT no, id, workflow, version, python, module, file, inputs, fingerprint, state, seed, queue, priority, parent_no, status,
-    result, error, deaths, owner, epoch, lease_until_ms, created_ms, updated_ms, due_ms, wakes, waiting, doing, checksum, end_checksum, schema_version, origin, lost
+SELECT <run>, lost
 FROM (
     SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
         WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting')
@@ -254,18 +253,15 @@ ORDER BY priority DESC, no LIMIT :limit
 ), claims AS (
     INSERT INTO holdfast.claim (run_no, epoch, owner, claimed_ms, found, seen_ms, doing)
     SELECT no, epoch + 1, :owner, :now_ms, coalesce(lost, status),
-        CASE WHEN owner IS NULL THEN updated_ms ELSE lease_until_ms - :ttl_ms END, doing
+        CASE WHEN owner IS NULL THEN updated_ms ELSE heard_ms END, doing
     FROM found
 ), taken AS (
     UPDATE holdfast.run AS r SET epoch = r.epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
-        lease_until_ms = :now_ms + :ttl_ms, updated_ms = :now_ms, deaths = r.deaths + CASE WHEN lost IS NULL THEN 0 ELSE 1 END
+        lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms, updated_ms = :now_ms, deaths = r.deaths + CASE WHEN lost IS NULL THEN 0 ELSE 1 END
     FROM found WHERE r.no = found.no
     RETURNING r.no, r.epoch, r.deaths, r.lease_until_ms, r.updated_ms
 )
-SELECT f.no, f.id, f.workflow, f.version, f.python, f.module, f.file, f.inputs, f.fingerprint, f.state, f.seed, f.queue, f.priority, f.parent_no,
-    f.status, f.result, f.error, f.deaths, f.owner, f.epoch, f.lease_until_ms, f.created_ms, f.updated_ms, f.due_ms, f.wakes, f.waiting, f.doing,
-    f.checksum, f.end_checksum, f.schema_version, f.origin,
-    f.lost, t.epoch, t.deaths, t.lease_until_ms, t.updated_ms
+SELECT <f.run>, f.lost, t.epoch, t.deaths, t.lease_until_ms, t.updated_ms
 FROM found AS f JOIN taken AS t ON t.no = f.no
 ORDER BY f.priority DESC, f.no
 
@@ -284,11 +280,11 @@ SELECT no, queue, priority, status, workflow, version, python, owner, lease_unti
 SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL ORDER BY owner
 
 -- name: renew
-UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms WHERE owner = :owner RETURNING no
+UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms WHERE owner = :owner RETURNING no
 
 -- name: renew/postgres
 WITH held AS (SELECT no FROM holdfast.run WHERE owner = :owner ORDER BY no FOR NO KEY UPDATE)
-UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms FROM held WHERE run.no = held.no RETURNING run.no
+UPDATE holdfast.run SET lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms FROM held WHERE run.no = held.no RETURNING run.no
 
 -- name: note_doing
 -- rows: int8 text bytea

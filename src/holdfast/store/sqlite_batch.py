@@ -71,7 +71,7 @@ def create(db: apsw.Connection, given: list[RunRow], now: int) -> dict[str, RunR
     for row in given:
         until = 0 if row.owner is None else now + row.lease_until_ms
         due = now + row.due_ms if row.due_ms else 0
-        new = replace(row, lease_until_ms=until, due_ms=due, created_ms=now, updated_ms=now)
+        new = replace(row, lease_until_ms=until, due_ms=due, created_ms=now, updated_ms=now, heard_ms=now)
         new.checksum, new.end_checksum = new.compute_checksum(), end_checksum(new.status, new.result, new.error)
         rows.setdefault(row.id, new)
     created: dict[str, RunRow] = {}

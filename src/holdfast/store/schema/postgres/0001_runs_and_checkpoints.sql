@@ -23,6 +23,7 @@ CREATE TABLE holdfast.run (
     owner text COLLATE "C",
     epoch bigint NOT NULL,
     lease_until_ms bigint NOT NULL,
+    heard_ms bigint NOT NULL,
     created_ms bigint NOT NULL,
     updated_ms bigint NOT NULL,
     due_ms bigint NOT NULL,

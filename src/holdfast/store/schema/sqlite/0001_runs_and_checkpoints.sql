@@ -18,6 +18,7 @@ CREATE TABLE run (
     owner TEXT,
     epoch INTEGER NOT NULL,
     lease_until_ms INTEGER NOT NULL,
+    heard_ms INTEGER NOT NULL,
     created_ms INTEGER NOT NULL,
     updated_ms INTEGER NOT NULL,
     due_ms INTEGER NOT NULL,
