@@ -275,7 +275,8 @@ class Holdfast(Home):
 
     async def resolve(self, id: str, seq: int, *, result: Any = codec.MISSING, retry: bool = False) -> None:
         """Say what became of a step that is in doubt, the one of checkpoint ``seq`` (``InDoubt.seq``): it took effect
-        and would have returned ``result``; or ``retry=True``, it certainly did not and may be executed again.
+        and would have returned ``result``; or ``retry=True``, it certainly did not and may be executed again. The same
+        of a step whose checkpoint is damaged.
 
         Workers then go on with the run by themselves, ``hf.run`` otherwise. Raises ``NotFound``, ``Busy`` if somebody
         advances the run, ``CodecError`` if the result is none of the step's type, ``HoldfastError`` if the step is not

@@ -14,9 +14,10 @@ from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
 from .records import damage, refuse_damaged, tell_damaged
+from .repairs import recorded, way_on
 from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
-from .store.damage import Damage, recorded
+from .store.damage import Damage
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -55,7 +56,8 @@ def record_of(claimed: Claimed) -> Record:
     except CodecError as unreadable:
         return Record([], None, unreadable)
     if claimed.damage is not None:
-        return Record([], failure, CodecError(damage(f"run {row.id!r}, {claimed.damage.what}")))
+        what, instead = f"run {row.id!r}, {claimed.damage.what}", way_on(row.id, claimed.damage)
+        return Record([], failure, CodecError(damage(what, instead)))
     return Record(claimed.rows, failure, None)
 
 
@@ -155,8 +157,8 @@ class Claiming:
 
     async def _loaded(self, row: RunRow) -> tuple[list[Checkpoint], Damage | None]:
         try:
-            rows, _, found = await self._home._read(recorded, self._home._store, row)
-            return rows, found
+            found = await self._home._read(recorded, self._home._store, row)
+            return found.usable, found.damage
         except BaseException:
             await self._hand_back(row)
             raise

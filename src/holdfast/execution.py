@@ -301,6 +301,12 @@ class Execution:
             return await self._stopped(run, run.stop.error)
         return await self._finish(run, root)
 
+    def _to_retry(self, run: LiveRun) -> list[int]:
+        """The failures that stay to be tried anew. A damaged record was not even looked at, so keeps all of them."""
+        if self._failure is not None and self._beginning.refusal is not None:
+            return self._failure.seqs
+        return sorted(run.ignored)
+
     async def _stopped(self, run: LiveRun, error: HoldfastError) -> Any:
         if isinstance(error, Fenced):
             row = await self.home._read(self.home._store.get, self.id)
@@ -317,7 +323,7 @@ class Execution:
         finish = self._handed_back(run)
         if isinstance(error, (Diverged, CodecError, InDoubt, VersionMismatch)):
             finish.status = "in_doubt" if isinstance(error, InDoubt) else "parked"
-            finish.error = Failure(type(error).__name__, str(error), seqs=sorted(run.ignored)).encode()
+            finish.error = Failure(type(error).__name__, str(error), seqs=self._to_retry(run)).encode()
             finish.parent_no = self.parent_no
             # A line for operators; the error itself says all there is to say of a doubt.
             told = str(error).partition("\n")[0] if isinstance(error, InDoubt) else f"{type(error).__name__}: {error}"

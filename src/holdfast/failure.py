@@ -16,14 +16,18 @@ _TRACEBACK_MAX = 8000  # characters, the last ones
 
 
 class Failure(msgspec.Struct):
-    """``type`` is the qualified name of the exception's class. ``seqs`` are the checkpoints that a resume of the run
-    tries anew: the failures that ended it (and earlier ones that no retry has come to yet), and the calls that were
-    cancelled because of them."""
+    """``type`` is the qualified name of the original exception's class, ``step`` the one that failed with it, if that
+    ended a run. ``seqs`` are the checkpoints that a resume of the run tries anew: the failures that ended it (and
+    earlier ones that no retry has come to yet), and the calls that were cancelled because of them."""
 
     type: str
     message: str
     traceback: str = ""
     seqs: list[int] = []
+    step: str = ""
+
+    def __post_init__(self) -> None:
+        self.message = _storable(self.message)
 
     @classmethod
     def of_step(cls, error: BaseException) -> Failure:
@@ -35,6 +39,8 @@ class Failure(msgspec.Struct):
     def of_run(cls, error: BaseException, *, cancelled: set[int], ignored: set[int]) -> Failure:
         """``cancelled`` are the seqs of cancelled calls, ``ignored`` those that this process was to try anew."""
         failure = cls._of(error)
+        if isinstance(error, StepFailed):
+            failure.type, failure.message, failure.step = error.error_type, error.message, error.step
         seqs = {seq for each in _with_causes(error) if (seq := _seq_of(each)) is not None}
         # Calls cancelled behind the failure were cancelled because of it; what an earlier retry did not come to still
         # stands.
@@ -50,8 +56,7 @@ class Failure(msgspec.Struct):
         return cls(name, _message_of(error), _storable("".join(lines)[-_TRACEBACK_MAX:]))
 
     def encode(self) -> bytes:
-        told = {**msgspec.structs.asdict(self), "message": _storable(self.message)}
-        return codec.encode(told, codec.Types.none, "a failure")
+        return codec.encode(msgspec.structs.asdict(self), codec.Types.none, "a failure")
 
     @classmethod
     def decode(cls, data: bytes, where: str) -> Failure:
@@ -61,8 +66,13 @@ class Failure(msgspec.Struct):
         except msgspec.ValidationError as error:
             raise CodecError(f"{where} cannot be read: it is no failure ({error}). It is kept as it is.") from None
 
+    @property
+    def said(self) -> str:
+        """The text of the exception that ended the run, or the step."""
+        return str(StepFailed(self.step, self.type, self.message)) if self.step else self.message
+
     def __str__(self) -> str:
-        return f"{self.type}: {self.message}"
+        return f"{StepFailed.__name__ if self.step else self.type}: {self.said}"
 
 
 def _message_of(error: BaseException) -> str:

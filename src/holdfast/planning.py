@@ -22,9 +22,9 @@ from .delivery import Stop
 from .errors import Diverged, HoldfastError, StoreError
 from .recall import enclosing
 from .rehearsal import Rehearsal, Unrecorded
+from .repairs import recorded
 from .run import LiveRun
 from .store import Batch, Checkpoint, Committed, RunRow, Store
-from .store.damage import recorded
 from .versions import refuse_other_version
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def plan_run(home: Holdfast, row: RunRow, call: Call[Any], *, timeout_s: float) 
     """What the code of ``call`` would do with a run. ``home`` is on an ``Unwritten`` store. Blocks, for at most
     ``timeout_s`` seconds."""
     call.take()
-    rows, _, damage = recorded(home._store, row)
-    record = record_of(Claimed(row, rows, began=0.0, damage=damage))
+    found = recorded(home._store, row)
+    record = record_of(Claimed(row, found.usable, began=0.0, damage=found.damage))
     with only_planned(row.id, home):
         return _Planning(home, row, record, call).made(timeout_s)
 

@@ -17,7 +17,7 @@ from .store import Checkpoint
 
 # Rows that are no outcome. Of a wait: since when it waits and for what, and which signals it has set aside. Of a step
 # that is executed once: that an attempt begins, and that the attempt certainly has not happened.
-OPEN = frozenset({"waiting", "refused", "intent", "not_done"})
+OPEN = frozenset({"waiting", "refused", "intent", "not_done", "repair"})
 
 # Of a call: scope, branch, name, key, n.
 Place: TypeAlias = tuple[str, str, str, str | None, int]

@@ -327,10 +327,10 @@ def refuse_damaged(row: RunRow) -> None:
         tell_damaged(legible(row).id, flaw)
 
 
-def tell_damaged(id: str, flaw: str) -> NoReturn:
+def tell_damaged(id: str, flaw: str, instead: str = "start the work again") -> NoReturn:
     """Tells operators, and raises ``CodecError``."""
-    RunLog(id).error("unreadable: %s", damage(flaw))
-    raise CodecError(f"run {id!r}: {damage(flaw)}")
+    RunLog(id).error("unreadable: %s", damage(flaw, instead))
+    raise CodecError(f"run {id!r}: {damage(flaw, instead)}")
 
 
 def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:

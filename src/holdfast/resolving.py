@@ -17,8 +17,10 @@ from .expected import annotation_of, article, convert, describe, text_of
 from .known import step_named
 from .logs import RunLog
 from .records import refuse_damaged, tell_damaged
+from .repairs import Recorded, find_damaged, note_of, recorded, way_on
+from .state import decode_change
 from .store import Checkpoint, Finish, RunRow
-from .store.damage import recorded
+from .store.damage import legible
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -38,17 +40,22 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
     refuse_damaged(row)
     _refuse_ended(row)
     await _refuse_owned(home, row)
-    rows, _, damage = await home._read(recorded, home._store, row)
-    if damage is not None:  # what stands in the rows may be any step's
-        tell_damaged(row.id, damage.what)
-    intent = find_doubt(row, rows, seq)
+    found = await home._read(recorded, home._store, row)
+    intent = find_resolvable(row, found, seq)
+    if found.damage is not None and not retry and _changed_state(intent):
+        raise CodecError(
+            f"run {id!r}, checkpoint {seq} ({intent.name}): the step changed the state, which is damaged with it; a "
+            "result alone would leave that out. Have it executed again (retry). Nothing was changed."
+        )
     data = None if retry else encode_result(intent, result)
     claimed = await _claimed(home, row)
     try:
-        rows = await home._read(home._store.load, row.no)
-        intent = find_doubt(row, rows, seq)  # what its owner recorded last is known only now
-        settled = _settled(claimed, intent, rows[-1].seq + 1, data)
+        found = await home._read(recorded, home._store, claimed)
+        intent = find_resolvable(row, found, seq)  # what its owner recorded last is known only now
+        settled = _settled(claimed, intent, found.rows[-1].seq + 1, data)
         await home._journal.committed(settled, asyncio.get_running_loop())
+        if found.damage is not None:  # last, so that half of a repair is none
+            await home._journal.committed(note_of(settled, seq), asyncio.get_running_loop())
     except Fenced:
         raise _busy(row) from None
     finally:
@@ -58,6 +65,25 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
             await home._journal.committed(finish, asyncio.get_running_loop())
     how = "to be executed again" if retry else "done"
     RunLog(id).warning("checkpoint %d (%s) was resolved: %s", seq, intent.name, how)
+
+
+def find_resolvable(run: RunRow, found: Recorded, seq: int) -> Checkpoint:
+    """The damaged step or, where nothing is damaged, the doubt of this number. Raises ``CodecError`` if it is another
+    row that is damaged, or none that can be replaced; else as ``find_doubt``."""
+    if found.damage is None:
+        return find_doubt(run, found.usable, seq)
+    damaged = find_damaged(found.rows, found.damage)
+    if damaged is None or damaged.seq != seq:
+        tell_damaged(run.id, found.damage.what, way_on(run.id, found.damage))
+    return replace(legible(damaged), inputs=None, attempts=1, tokens=None, usd=None)
+
+
+def _changed_state(damaged: Checkpoint) -> bool:
+    """Whether the step's own change would be lost with its row; what the body changed is made again by its code."""
+    try:
+        return bool(decode_change(damaged).step)
+    except CodecError:
+        return True
 
 
 def find_doubt(run: RunRow, rows: list[Checkpoint], seq: int) -> Checkpoint:

@@ -23,9 +23,9 @@ from .flying import decode_doing
 from .known import call_again, workflow_of
 from .logs import RunLog
 from .records import count, refuse_damaged
+from .repairs import recorded
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
-from .store.damage import recorded
 from .versions import refuse_other_version
 
 if TYPE_CHECKING:
@@ -135,9 +135,10 @@ class Served:
         refuse_other_version(row, definition)
         call = call_again(workflow, row)
         call.take()
-        rows, claims, damage = await home._read(recorded, home._store, row)
+        found = await home._read(recorded, home._store, row)
+        rows, damage = found.usable, found.damage
         if damage is None and self._taken.lost is not None and row.deaths >= definition.max_deaths:
-            self._refuse_deadly(rows, claims, definition)
+            self._refuse_deadly(rows, found.claims, definition)
         claimed = Claimed(row, rows, self._began, self._taken.before, self._taken.lost == "died", damage)
         execution = Execution(home, call, row.id, None, False, claimed=claimed)
         execution.detached = True

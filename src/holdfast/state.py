@@ -19,7 +19,7 @@ from .past import present
 from .store import Checkpoint, RunRow
 
 
-class Change(msgspec.Struct, omit_defaults=True):
+class Change(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """What a row says of state: the step's own change, and the body's changes made after ``after`` was delivered.
 
     ``kept``: the row of an earlier attempt that its outcome, this change among it, was taken from; 0 if none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Plant
 
 FLIPS = "tests/trust/test_flips.py::"
+REPAIR = "tests/trust/test_repair.py"
 HOSTILE = "tests/trust/test_hostile_bytes.py::"
 PROMISES = "tests/crash/test_promises.py::"
 ERRORS = "tests/crash/test_store_errors.py::"
@@ -53,9 +54,17 @@ PLANTED = [
     Plant(
         "a claim takes a run whose epoch has moved on",
         "src/holdfast/store/queries.sql",
-        "ELSE 1 END\nWHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')",
-        "ELSE 1 END\nWHERE no = :no AND status NOT IN ('done', 'cancelled')",
+        "WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')\n    AND NOT EXISTS (SELECT 1 FROM "
+        "holdfast.claim WHERE run_no = :no AND epoch > :epoch)\nRETURNING",
+        "WHERE no = :no AND status NOT IN ('done', 'cancelled')\nRETURNING",
         [SUITE + "::TestSQLite"],
+    ),
+    Plant(
+        "an epoch that was changed to an earlier one is claimed",
+        "src/holdfast/store/queries.sql",
+        "\n    AND NOT EXISTS (SELECT 1 FROM holdfast.claim WHERE run_no = :no AND epoch > :epoch)\nRETURNING",
+        "\nRETURNING",
+        ["tests/trust/test_both_databases.py"],
     ),
     Plant(
         "what the fence refused is acknowledged",
@@ -226,6 +235,28 @@ PLANTED = [
         "    except UnicodeDecodeError:\n        return taken(",
         "    except ZeroDivisionError:\n        return taken(",
         ["tests/trust/test_raw.py::test_the_list_names_damaged_runs_among_the_others"],
+    ),
+    Plant(
+        "a repair is one without its note",
+        "src/holdfast/repairs.py",
+        "    notes = [row for row in rows if row.status == REPAIR and flaw_of(row) is None]\n"
+        "    return {seq for seq in map(_repairs, notes) if seq is not None}",
+        "    return {row.seq - 1 for row in rows if row.status == 'not_done'} | {1}",
+        [REPAIR],
+    ),
+    Plant(
+        "a place that was changed is written to",
+        "src/holdfast/store/damage.py",
+        'row.kind == "step" and _is_placed(row))',
+        'row.kind == "step")',
+        [REPAIR],
+    ),
+    Plant(
+        "a result stands for a change of state as well",
+        "src/holdfast/resolving.py",
+        "        return bool(decode_change(damaged).step)",
+        "        return False",
+        [REPAIR],
     ),
     Plant(
         "what is sealed is believed",

@@ -25,8 +25,8 @@ PLANTED = [
     Plant(
         "a doubt that cannot be written down is told to nobody",
         "src/holdfast/failure.py",
-        '{**msgspec.structs.asdict(self), "message": _storable(self.message)}',
-        "msgspec.structs.asdict(self)",
+        "self.message = _storable(self.message)",
+        "pass",
         [_REFUSED + "test_what_ended_a_run_may_hold_a_name_that_is_no_text[memory]"],
     ),
     Plant(

@@ -26,8 +26,8 @@ from holdfast import StepFailed, step, workflow
 from holdfast.app import Holdfast
 from holdfast.cli import _main
 from holdfast.errors import HoldfastError
+from holdfast.repairs import recorded
 from holdfast.store import open_store
-from holdfast.store.damage import recorded
 from holdfast.watching import Watcher
 
 from .case import Findings
@@ -367,9 +367,9 @@ class Scene:
             return [f"{flip}: it ended with {type(error).__name__}: {error}"]
         wrong = wrongly_told(self.told, told, flip.ids)
         outcomes = [outcome for outcome, _ in again.values()]
-        is_found = any(map(_is_damage, outcomes)) or any(map(_is_damage, told.values()))
+        is_found = any(map(is_damage, outcomes)) or any(map(is_damage, told.values()))
         for id, (outcome, steps) in again.items():
-            if _is_damage(outcome) and steps:
+            if is_damage(outcome) and steps:
                 wrong.append(f"{id!r} executed {steps} before it was found to be damaged")
             elif outcome == WAITS and flip.place == ("run", "lease_until_ms"):
                 pass  # until that time, a day at most
@@ -381,7 +381,7 @@ class Scene:
         return [f"{flip}: {each}" for each in wrong]
 
 
-def _is_damage(said: str) -> bool:
+def is_damage(said: str) -> bool:
     return any(mark in said for mark in DAMAGE)
 
 

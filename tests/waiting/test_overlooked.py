@@ -222,12 +222,16 @@ def test_a_run_that_has_ended_waits_for_nothing() -> None:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         return "done"
 
+    def left() -> list[LiveRun]:
+        runs = [each for each in gc.get_objects() if type(each) is LiveRun]
+        return [run for run in runs if getattr(run.home, "_store", None) is store]
+
     async def main() -> None:
         async with serving(store) as hf:
             await hf.submit(first(), id="a")
             assert await ended(store, "a") == ["done"]
             await until(lambda: not hf._lookout(asyncio.get_running_loop())._watched)
-            await until(lambda: gc.collect() >= 0 and not [each for each in gc.get_objects() if type(each) is LiveRun])
+            await until(lambda: gc.collect() >= 0 and not left())
 
     asyncio.run(main())
 

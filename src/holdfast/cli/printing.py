@@ -6,11 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
+
+from holdfast.records import utc
 
 # What a file or a pipe gets: nothing is cut to a terminal that is not there.
 PIPE_WIDTH = 240
@@ -127,8 +128,8 @@ def ago(when_ms: int, now_ms: int) -> str:
 
 def local(ms: int) -> str:
     """A time as the reader's clock shows it."""
-    return datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    return utc(ms).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return utc(ms).isoformat(timespec="milliseconds")

@@ -193,6 +193,7 @@ SIGNS = {
     "refused": ("⊘", "yellow"),
     "intent": ("?", "bold red"),
     "not_done": ("⊘", "yellow"),
+    "repair": ("·", "yellow"),
 }
 _ASCII = {
     "began": (">", "cyan"),
@@ -207,6 +208,7 @@ _ASCII = {
     "refused": ("/", "yellow"),
     "intent": ("?", "bold red"),
     "not_done": ("/", "yellow"),
+    "repair": (".", "yellow"),
 }
 
 

@@ -14,7 +14,8 @@ from holdfast.cli.options import opened, run_named, shared, store_hint
 from holdfast.cli.printing import print_json, short
 from holdfast.cli.problems import DONE, Problem
 from holdfast.errors import CodecError
-from holdfast.resolving import find_doubt, result_annotation
+from holdfast.repairs import recorded
+from holdfast.resolving import find_resolvable, result_annotation
 from holdfast.store import Checkpoint, RunRow
 
 
@@ -25,7 +26,7 @@ from holdfast.store import Checkpoint, RunRow
 @click.option("--retry", is_flag=True, help="It certainly did not: the step is executed again.")
 @shared
 def resolve_command(id: str, seq: int, result: str | None, retry: bool, store: str | None, as_json: bool) -> int:
-    """Say what became of a step that is in doubt: of run ID, the one of checkpoint SEQ, as the error names it.
+    """Say what became of a step that is in doubt, or damaged: checkpoint SEQ of run ID, as the error names it.
 
     The run goes on from there: by itself where a worker serves its queue, else `holdfast resume ID`. A --result is
     converted to the type of the step's result.
@@ -34,7 +35,7 @@ def resolve_command(id: str, seq: int, result: str | None, retry: bool, store: s
         raise Problem("say one of --result JSON (it took effect) and --retry (it certainly did not).")
     with opened(store) as hf:
         row = run_named(hf, id, store)
-        intent = find_doubt(row, hf._store.load(row.no), seq)
+        intent = find_resolvable(row, recorded(hf._store, row), seq)
         given: dict[str, Any] = {"retry": True} if result is None else {"result": _value(row, intent, result)}
         asyncio.run(_resolve(hf, id, seq, given))
     if as_json:

@@ -173,7 +173,7 @@ async def _explain(hf: Holdfast, outcome: Outcome, error: Exception, *, began: b
         outcome.code = STOPPED
     if row is not None and row.status == "failed" and row.error:
         failure = Failure.decode(row.error, f"run {outcome.id!r}, its error")
-        if failure.message == str(error):
+        if failure.said == str(error):
             outcome.code = FAILED
             outcome.error = f"run {outcome.id!r} failed: {failure}"
     elif row is None and outcome.code == STOPPED:

@@ -37,9 +37,10 @@ from holdfast.failure import Failure
 from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN
 from holdfast.records import count, origin_of, unclaimed_in, waits_of
+from holdfast.repairs import Recorded, recorded
 from holdfast.state import initial_state, replay
 from holdfast.store import Checkpoint, RunRow, Signal
-from holdfast.store.damage import Recorded, flaw_of, flaw_of_run, flaw_of_signal, legible, recorded
+from holdfast.store.damage import flaw_of, flaw_of_run, flaw_of_signal, legible
 
 LABEL = 11  # columns
 _NAMED_MAX = 5
@@ -56,6 +57,7 @@ class Shown:
         self.entry = entry_of(row, self.spent, self.now_ms)
         condition = "died" if row.owner is not None and lease.is_dead(row.owner) else condition_of(row, self.now_ms)
         self.flaws = {each.seq: flaw for each in found.rows if (flaw := flaw_of(each)) is not None}
+        self.usable = [row for row in found.usable if row.seq not in self.flaws]
         self.damages = damages_of(row, found, self.flaws, hf._store.signals(row.no))
         self.row, self.rows = legible(row), [legible(each) if each.seq in self.flaws else each for each in found.rows]
         self.failure = _failure_of(self.row)
@@ -71,7 +73,7 @@ class Shown:
 def damages_of(row: RunRow, found: Recorded, flaws: dict[int, str], signals: list[Signal]) -> list[str]:
     """All that is wrong with what the store holds of a run."""
     told = [flaw] if (flaw := flaw_of_run(row)) is not None else []
-    told += [f"checkpoint {seq}: {flaw}" for seq, flaw in flaws.items()]
+    told += [f"checkpoint {seq}: {flaw}" for seq, flaw in flaws.items() if seq not in found.repaired]
     damaged = ((legible(signal), flaw_of_signal(signal)) for signal in signals)
     told += [f"signal {signal.n} ({signal.name}): {flaw}" for signal, flaw in damaged if flaw is not None]
     return told or ([found.damage.what] if found.damage is not None else [])
@@ -153,7 +155,7 @@ def _header(shown: Shown) -> dict[str, Any]:
         "not_spent_again": saved._asdict(),
         "arguments": codec.readable(row.inputs) if row.inputs else {},
         "damages": shown.damages,
-        "state": "(cannot be read, see what is damaged)" if shown.damages else _state(row, shown.rows),
+        "state": "(cannot be read, see what is damaged)" if shown.damages else _state(row, shown.usable),
         "result": codec.readable(row.result) if row.result else None,
         "in_doubt": [_plain_doubt(each) for each in open_intents(shown.rows)],
         "error": str(shown.failure) if shown.failure else None,
@@ -401,7 +403,7 @@ def _why(shown: Shown, row: Checkpoint) -> list[str]:
             continue
         if process.epoch == row.epoch:
             said.append(f"run by {who}: {_reason(row, before)}")
-        elif row.kind == "save" or row.status in ("intent", "not_done"):
+        elif row.kind == "save" or row.status in ("intent", "not_done", "repair"):
             continue
         elif after and process.epoch >= after[0].epoch:
             said.append(f"run again by {who}, as checkpoint {after[0].seq}: a failure that ended the run is tried anew")
@@ -431,6 +433,7 @@ def _reason(row: Checkpoint, before: list[Checkpoint]) -> str:
             "waiting": "it began to wait there",
             "intent": "it was about to execute it, and wrote that down first",
             "not_done": "what it was about to execute certainly has not happened",
+            "repair": "a person has replaced a row that was damaged",
         }.get(row.status, "what came was none of what it waits for")
     if before:
         return f"checkpoint {before[-1].seq}, its failure before, ended the run and was tried anew"

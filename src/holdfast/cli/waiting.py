@@ -23,6 +23,8 @@ def said_of(row: Checkpoint, limit: int) -> str | None:
 
 
 def said_of_wait(kind: str, name: str, key: str | None, status: str, held: Any, limit: int) -> str | None:
+    if status == "repair":
+        return f"checkpoint {held.get('repairs')}, which was damaged, counts no longer"
     if status == "not_done":
         return "it certainly has not happened"
     if not isinstance(held, dict):

@@ -8,7 +8,7 @@ to what it can be (docs/design/trust.md says which columns that leaves).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.store.protocol import NEVER_MS, Checkpoint, Claim, RunRow, Signal, Store, as_text, end_checksum
+from holdfast.store.protocol import NEVER_MS, Checkpoint, Claim, RunRow, Signal, as_text, end_checksum
 
 STATUSES = frozenset({"queued", "running", "waiting", "done", "failed", "cancelled", "in_doubt", "parked"})
 _SET_IN_PLACE = frozenset({"running", "waiting", "cancelled"})  # by who claims, waits or cancels, whatever ended before
@@ -48,12 +48,12 @@ def flaw_of_run(row: RunRow) -> str | None:
 
 
 class Damage(NamedTuple):
-    """``seq`` is that of the damaged checkpoint, None where it is no single one. ``is_placed``: its place can be
-    believed, so that another row can be written there in its stead."""
+    """``seq`` is that of the first checkpoint that is damaged or missing, None where it is none of them. ``is_step``:
+    a step whose place can be believed, so that another row can be written there in its stead."""
 
     what: str
     seq: int | None = None
-    is_placed: bool = False
+    is_step: bool = False
 
 
 def flaw_of(row: Checkpoint) -> str | None:
@@ -64,13 +64,18 @@ def flaw_of(row: Checkpoint) -> str | None:
         return _CHANGED
 
 
-def damage_of(run: RunRow, rows: Sequence[Checkpoint], claims: Sequence[Claim]) -> Damage | None:
-    """The first thing that is wrong with what a run is to be resumed from, None if nothing is."""
+def damage_of(
+    run: RunRow, rows: Sequence[Checkpoint], claims: Sequence[Claim], repaired: Collection[int] = ()
+) -> Damage | None:
+    """The first thing that is wrong with what a run is to be resumed from, None if nothing is. ``repaired``: the rows
+    that count no longer."""
     for row in rows:
-        if (flaw := flaw_of(row)) is not None:
-            return Damage(f"{_named(row)}: {flaw}", row.seq, _is_placed(row))
+        if row.seq not in repaired and (flaw := flaw_of(row)) is not None:
+            return Damage(f"{_named(row)}: {flaw}", row.seq, row.kind == "step" and _is_placed(row))
     if gone := rows[-1].seq - len(rows) if rows else 0:
-        return Damage(f"{gone} checkpoint{'' if gone == 1 else 's'} missing among those recorded")
+        first = next(seq for seq, row in enumerate(rows, 1) if row.seq != seq)
+        return Damage(f"{gone} checkpoint{'' if gone == 1 else 's'} missing among those recorded", first)
+    rows = [row for row in rows if row.seq not in repaired]
     before = rows[0].epoch if rows else 0  # what a fork shares with another run counts down from 0
     for row in rows:
         if not before <= row.epoch <= run.epoch:
@@ -106,23 +111,6 @@ def _damage_of_claims(run: RunRow, claims: Sequence[Claim]) -> Damage | None:
 def _named(row: Checkpoint) -> str:
     name = legible(row).name
     return f"checkpoint {row.seq} ({name})" if name else f"checkpoint {row.seq}"
-
-
-class Recorded(NamedTuple):
-    """What a run is resumed from, and the first thing that is wrong with it."""
-
-    rows: list[Checkpoint]
-    claims: list[Claim]
-    damage: Damage | None
-
-
-def recorded(store: Store, run: RunRow) -> Recorded:
-    """Blocks on the store."""
-    rows, claims = store.load(run.no), store.claims(run.no)
-    damage = damage_of(run, rows, claims)
-    if damage is not None and (now := store.get(run.id)) is not None and now.epoch > run.epoch:
-        damage = damage_of(now, rows, store.claims(run.no))  # somebody went on with it while it was read
-    return Recorded(rows, claims, damage)
 
 
 def _is_placed(row: Checkpoint) -> bool:

@@ -395,7 +395,7 @@ def _add_up(kept: dict[int, Checkpoint]) -> Spent:
         tokens=sum(row.tokens or 0 for row in rows.values()),
         usd=sum((row.usd or 0.0 for row in rows.values()), 0.0),
         steps=sum(
-            row.kind == "step" and row.attempts > 0 and row.status not in ("intent", "not_done")
+            row.kind == "step" and row.attempts > 0 and row.status not in ("intent", "not_done", "repair")
             for row in rows.values()
         ),
         saves=sum(row.kind == "save" for row in rows.values()),

@@ -179,7 +179,7 @@ ORDER BY no DESC LIMIT :limit
 -- and that no sum could hold, are left out.
 SELECT run_no, CAST(coalesce(sum(CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END), 0) AS BIGINT),
     coalesce(sum(CASE WHEN usd BETWEEN 0 AND 1000000000000 THEN usd END), 0.0),
-    sum(CASE WHEN kind = 'step' AND attempts > 0 AND status NOT IN ('intent', 'not_done') THEN 1 ELSE 0 END),
+    sum(CASE WHEN kind = 'step' AND attempts > 0 AND status NOT IN ('intent', 'not_done', 'repair') THEN 1 ELSE 0 END),
     sum(CASE WHEN kind = 'save' THEN 1 ELSE 0 END),
     coalesce(max(CASE WHEN started_ms BETWEEN 0 AND 100000000000000 AND duration_ms BETWEEN 0 AND 100000000000000
         THEN started_ms + duration_ms END), 0.0)
@@ -205,9 +205,10 @@ FROM holdfast.run WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', '
 RETURNING epoch
 
 -- name: claim
+-- Behind record_takeover, in one transaction: whether the run may be taken was judged there.
 UPDATE holdfast.run SET epoch = epoch + 1, owner = :owner, status = 'running', doing = NULL, waiting = NULL, due_ms = 0,
     lease_until_ms = :now_ms + :ttl_ms, heard_ms = :now_ms, updated_ms = :now_ms, deaths = deaths + CASE WHEN CAST(:lost AS TEXT) IS NULL THEN 0 ELSE 1 END
-WHERE no = :no AND epoch = :epoch AND status NOT IN ('done', 'cancelled')
+WHERE no = :no
 RETURNING <run>
 
 -- name: due
