@@ -125,6 +125,11 @@ class Irreversible:
                 told()
             self._waiting.clear()
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a doubt waits for others to land before it stops the run. What it holds is not on its way anywhere."""
+        return self._doubt is not None
+
     def holds(self, frame: Frame) -> bool:
         """Whether nothing may begin here any more."""
         return self._doubt is not None and not (frame.step is not None and frame.step.in_once)

@@ -421,3 +421,38 @@ def test_a_verify_that_forgets_its_return(slip: Any) -> None:
         assert await hf.run(body("tell"), id="y") is slip, "where that is a result it is one"
 
     in_memory(scene)
+
+
+# -- several doubts ----------------------------------------------------------------------------------------
+
+
+def test_doubts_beside_each_other_are_told_one_after_the_other() -> None:
+    """The first is settled, and waits until the others have been asked for; the second holds the third meanwhile."""
+    away = [True]
+
+    @step(name="transfer", once=True)
+    async def transfer(what: str) -> str:
+        effects.append(what)
+        if away:
+            await asyncio.sleep(60)
+        return what
+
+    @workflow(version="1")
+    async def several() -> list[str]:
+        return list(await asyncio.gather(*(transfer(what) for what in "abc")))
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(several(), id="x"))
+        while len(effects) < 3:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        away.clear()
+        for what in "abc":
+            async with asyncio.timeout(30):
+                doubt = await ended(hf.run(several(), id="x"))
+            assert isinstance(doubt, InDoubt) and doubt.inputs == {"what": what}
+            await hf.resolve("x", doubt.seq, retry=True)
+        assert await hf.run(several(), id="x") == ["a", "b", "c"] and effects == [*"abcabc"]
+
+    in_memory(scene)

@@ -227,4 +227,15 @@ PLANTED = [
         "        if True:",
         [RESOLVE + "test_somebody_goes_on_with_it_at_once"],
     ),
+    Plant(
+        "a doubt waits for a call that waits for what it holds",
+        "src/holdfast/once.py",
+        "        while not doubts.holds(call.frame) and (row := run.records.unmet(call.frame.scope)) is not None:\n"
+        "            waited_s = run.loop.time() - waited_from\n"
+        "            is_moving = not doubts.is_pending and branches",
+        "        while (row := run.records.unmet(call.frame.scope)) is not None:\n"
+        "            waited_s = run.loop.time() - waited_from\n"
+        "            is_moving = branches",
+        [ANEW + "test_doubts_beside_each_other_are_told_one_after_the_other"],
+    ),
 ]
