@@ -127,7 +127,7 @@ class Irreversible:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a doubt waits for others to land before it stops the run. What it holds is not on its way anywhere."""
+        """Whether a doubt waits for others to land before it stops the run; what it holds is on its way nowhere."""
         return self._doubt is not None
 
     def holds(self, frame: Frame) -> bool:

@@ -154,8 +154,9 @@ class Records:
         """``calls``: the recorded ones, by the scope they open."""
         if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):
             return False  # what is beside the call that is attempted anew does not depend on how that goes
-        if any(call.seq in self._claimed for each in enclosing(row.scope) if (call := calls.get(each)) is not None):
-            return False  # a finished call stands for all inside it
+        around = [call for each in enclosing(row.scope) if (call := calls.get(each)) is not None]
+        if any(call.seq in self._claimed and call.seq <= self._recorded_until for call in around):
+            return False  # a call that was finished then stands for all inside it; one executed since has to ask for it
         return not all(self._followed_a_failure(row.scope, seq) for seq in self._intended[place_of(row)])
 
     def _followed_a_failure(self, scope: str, seq: int) -> bool:

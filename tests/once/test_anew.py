@@ -87,6 +87,38 @@ def test_in_a_call_that_is_worded_differently() -> None:
     in_memory(scene)
 
 
+def test_outside_of_a_call_that_asked_for_it_before_it_was_cut_off() -> None:
+    """Executed again, and finished without asking for it, that call does not stand for it."""
+    cut_off = [True]
+
+    @step
+    async def tool() -> None:
+        if cut_off:
+            await pay("rent")
+            await asyncio.sleep(60)
+
+    @step
+    async def turn() -> None:
+        await tool()
+
+    @workflow(version="1")
+    async def model() -> None:
+        await turn()
+        await pay("rent")
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(model(), id="x"))
+        while len(hf._store.load(1)) < 2:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        cut_off.clear()
+        assert isinstance(await ended(hf.run(model(), id="x")), Diverged)
+        assert effects == ["rent"]
+
+    in_memory(scene)
+
+
 def test_after_a_failure_that_was_tried_anew() -> None:
     said = ["rent"]
     trouble["A"] = 1
@@ -449,7 +481,7 @@ def test_doubts_beside_each_other_are_told_one_after_the_other() -> None:
         await asyncio.wait({killed})
         away.clear()
         for what in "abc":
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 doubt = await ended(hf.run(several(), id="x"))
             assert isinstance(doubt, InDoubt) and doubt.inputs == {"what": what}
             await hf.resolve("x", doubt.seq, retry=True)

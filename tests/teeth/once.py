@@ -238,4 +238,11 @@ PLANTED = [
         "            is_moving = branches",
         [ANEW + "test_doubts_beside_each_other_are_told_one_after_the_other"],
     ),
+    Plant(
+        "a call that is executed again stands for what it does not ask for",
+        "src/holdfast/recall.py",
+        "if any(call.seq in self._claimed and call.seq <= self._recorded_until for call in around):",
+        "if any(call.seq in self._claimed for call in around):",
+        [ANEW + "test_outside_of_a_call_that_asked_for_it_before_it_was_cut_off"],
+    ),
 ]
