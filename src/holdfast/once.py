@@ -186,16 +186,14 @@ class Once:
         to it, and since nothing recorded depends on a call that is new, it may be waited for. Raises ``Stop``."""
         run, call = self._run, self._call
         waited_from = run.loop.time()
-        doubts = run.irreversible
         # A doubt waits for this call, and holds what this one waits for.
-        while not doubts.holds(call.frame) and (row := run.records.unmet(call.frame.scope)) is not None:
+        while not run.irreversible.holds(call.frame) and (row := run.records.unmet(call.frame.scope)) is not None:
             waited_s = run.loop.time() - waited_from
-            is_moving = not doubts.is_pending and branches.has_moving_thread(run)
-            waited_enough = waited_s > run.patience.usual_s(row) + _PATIENCE_S and not is_moving
+            waited_enough = waited_s > run.patience.usual_s(row) + _PATIENCE_S and not branches.has_moving_thread(run)
             if waited_enough or (run.alone and not call.in_thread):
                 await self._refuse(row)
             await asyncio.sleep(_LOOK_AGAIN_S)
-        if doubts.holds(call.frame):
+        if run.irreversible.holds(call.frame):
             run.call_ended(self._row)
             await run.hold()
 

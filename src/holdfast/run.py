@@ -6,8 +6,8 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import branches, clock, resting
@@ -236,15 +236,20 @@ class LiveRun:
     async def hold(self) -> None:
         """Where something would begin in a run that is being drained or closed: wait until it is stopped. Raises
         ``Stop``."""
-        stopped: concurrent.futures.Future[None] = concurrent.futures.Future()  # who waits may be on another loop
+        loop = asyncio.get_running_loop()  # who waits may be on another one than the run's
+        stopped = loop.create_future()  # not of a thread: for whoever waits for threads that move, this one does not
 
         def stop() -> None:
             if not stopped.done():
                 stopped.set_result(None)
 
-        self.stops.append(stop)
+        def stop_there() -> None:
+            with suppress(RuntimeError):  # that loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(stop)
+
+        self.stops.append(stop_there)
         if self.stop is None:
-            await asyncio.wrap_future(stopped)
+            await stopped
         self.check()
 
     @property

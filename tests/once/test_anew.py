@@ -455,6 +455,37 @@ def test_a_verify_that_forgets_its_return(slip: Any) -> None:
     in_memory(scene)
 
 
+def test_a_step_that_is_not_executed_once_any_more_in_another_branch() -> None:
+    """The record tells that it was; the code cannot take that back under the same version."""
+
+    @step(name="transfer", once=True)
+    async def transfer(what: str) -> str:
+        effects.append(what)
+        return what
+
+    @step(name="transfer")
+    async def transfer_again(what: str) -> str:
+        effects.append(what)
+        return what
+
+    async def branch() -> None:
+        await transfer("rent")
+
+    async def before() -> None:
+        await asyncio.create_task(branch())
+        raise LookupError("the process ends here, say")
+
+    async def after() -> None:
+        await transfer_again("rent")
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        assert isinstance(await ended(hf.run(workflow(name="w", version="1")(before)(), id="x")), LookupError)
+        assert isinstance(await ended(hf.run(workflow(name="w", version="1")(after)(), id="x")), Diverged)
+        assert effects == ["rent"]
+
+    in_memory(scene)
+
+
 # -- several doubts ----------------------------------------------------------------------------------------
 
 
@@ -486,5 +517,88 @@ def test_doubts_beside_each_other_are_told_one_after_the_other() -> None:
             assert isinstance(doubt, InDoubt) and doubt.inputs == {"what": what}
             await hf.resolve("x", doubt.seq, retry=True)
         assert await hf.run(several(), id="x") == ["a", "b", "c"] and effects == [*"abcabc"]
+
+    in_memory(scene)
+
+
+def test_a_failure_before_a_doubt_is_tried_anew_as_soon_as_that_is_settled() -> None:
+    away = [True]
+
+    @step(name="transfer", once=True)
+    async def transfer() -> str:
+        effects.append("transfer")
+        if away:
+            await asyncio.sleep(60)
+        return "done"
+
+    @step(name="before it")
+    async def before_it() -> None:
+        if away:
+            await asyncio.sleep(60)
+        _fail("before it")
+
+    async def then() -> str:
+        await asyncio.sleep(0.05)
+        return await transfer()
+
+    @workflow(version="1")
+    async def both() -> Any:
+        return await asyncio.gather(before_it(), then())
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(both(), id="x"))
+        while not effects:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        away.clear()
+        trouble["before it"] = 1
+        doubt = await ended(hf.run(both(), id="x"))
+        assert isinstance(doubt, InDoubt) and isinstance(doubt.__cause__, StepFailed)
+        await hf.resolve("x", doubt.seq, retry=True)
+        assert await hf.run(both(), id="x") == [None, "done"]
+
+    in_memory(scene)
+
+
+def test_what_a_doubt_holds_is_waited_for_by_nobody() -> None:
+    """An outcome has its turn behind a record of a call that is held."""
+    away = [True]
+
+    async def look() -> Any:
+        return holdfast.NOT_DONE
+
+    async def act(what: str) -> str:
+        effects.append(what)
+        if away:
+            await asyncio.sleep(60)
+        return what
+
+    @step(name="transfer", once=True)
+    async def transfer() -> str:
+        return await act("transfer")
+
+    @step(name="verified", once=True, verify=look)
+    async def verified() -> str:
+        return await act("verified")
+
+    @step(name="outer")
+    async def outer() -> str:
+        return await charge("inner") + await act("outer")
+
+    @workflow(version="1")
+    async def several() -> list[str]:
+        return list(await asyncio.gather(verified(), transfer(), outer()))
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(several(), id="x"))
+        while len(effects) < 3:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        away.clear()
+        async with asyncio.timeout(10):
+            assert isinstance(await ended(hf.run(several(), id="x")), InDoubt)
+        assert effects[3:] == ["verified"]
 
     in_memory(scene)

@@ -11,10 +11,11 @@ PLANTED = [
         "a call is recalled from another branch",
         "src/holdfast/recall.py",
         "        here = self._at.get((frame.scope, frame.branch, name, key, n))\n",
-        """        here = None
-        for (scope, _, *call), row in self._at.items():
-            if (scope, *call) == (frame.scope, name, key, n) and row.seq not in self._claimed:
-                here = here or row
+        """        for here in self._at.values():
+            if (here.scope, here.name) == (frame.scope, name) and here.seq not in self._claimed:
+                self._claimed.add(here.seq)
+                return here
+        here = None
 """,
         [GENERATED],
     ),

@@ -153,8 +153,8 @@ PLANTED = [
     Plant(
         "a finished call that nobody asks for again stands for what took effect inside it",
         "src/holdfast/recall.py",
-        "        if any(call.seq in self._claimed for each",
-        "        if any(True for each",
+        "        if any(call.seq in self._claimed for call in around) and any(each.seq in self._asked_for for",
+        "        if around and any(True for",
         [ANEW + "test_in_a_call_that_is_worded_differently"],
     ),
     Plant(
@@ -228,21 +228,39 @@ PLANTED = [
         [RESOLVE + "test_somebody_goes_on_with_it_at_once"],
     ),
     Plant(
-        "a doubt waits for a call that waits for what it holds",
-        "src/holdfast/once.py",
-        "        while not doubts.holds(call.frame) and (row := run.records.unmet(call.frame.scope)) is not None:\n"
-        "            waited_s = run.loop.time() - waited_from\n"
-        "            is_moving = not doubts.is_pending and branches",
-        "        while (row := run.records.unmet(call.frame.scope)) is not None:\n"
-        "            waited_s = run.loop.time() - waited_from\n"
-        "            is_moving = branches",
-        [ANEW + "test_doubts_beside_each_other_are_told_one_after_the_other"],
+        "what is held counts as a thread that moves",
+        "src/holdfast/run.py",
+        "        stopped = loop.create_future()",
+        "        import concurrent.futures\n\n"
+        "        stopped: Any = asyncio.wrap_future(concurrent.futures.Future(), loop=loop)",
+        [ANEW + "test_what_a_doubt_holds_is_waited_for_by_nobody"],
     ),
     Plant(
         "a call that is executed again stands for what it does not ask for",
         "src/holdfast/recall.py",
-        "if any(call.seq in self._claimed and call.seq <= self._recorded_until for call in around):",
-        "if any(call.seq in self._claimed for call in around):",
+        "for call in around) and any(each.seq in self._asked_for for each in recorded):",
+        "for call in around):",
         [ANEW + "test_outside_of_a_call_that_asked_for_it_before_it_was_cut_off"],
+    ),
+    Plant(
+        "what is not once any more was never",
+        "src/holdfast/attempts.py",
+        "    is_once = definition.once or run.records.is_irreversible(definition.name)\n",
+        "    is_once = definition.once\n",
+        [ANEW + "test_a_step_that_is_not_executed_once_any_more_in_another_branch"],
+    ),
+    Plant(
+        "a failure before a doubt is forgotten",
+        "src/holdfast/doubt.py",
+        "                    run.ignored.update(",
+        "                    (",
+        [ANEW + "test_a_failure_before_a_doubt_is_tried_anew_as_soon_as_that_is_settled"],
+    ),
+    Plant(
+        "whatever stands at its place closes an intent",
+        "src/holdfast/doubt.py",
+        "        call = place_of(row), row.fingerprint\n",
+        '        call = place_of(row), b""\n',
+        ["tests/versions/test_kept_once.py::test_a_doubt_is_settled_although_another_call_has_taken_its_place"],
     ),
 ]
