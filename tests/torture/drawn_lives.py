@@ -13,7 +13,8 @@ import msgspec
 
 from holdfast import CodecError, Diverged, Holdfast, InDoubt, StepFailed, VersionMismatch
 
-from .drawn import INITIAL, Drawn, World, drawn, live, without_peeks
+from .drawn import Drawn, drawn, without_peeks
+from .drawn_steps import INITIAL, World, live
 from .edits import Edited, edited
 
 ID = "drawn"
@@ -70,7 +71,7 @@ async def lived(hf: Holdfast, plan: Plan) -> list[Any]:
             await hf.resolve(ID, seq, **({"retry": True} if result is None else {"result": result}))
         return ["done", await hf.run(call, id=ID, state=deepcopy(INITIAL))]
     except InDoubt as doubt:
-        return ["InDoubt", doubt.seq, doubt.step, doubt.inputs["tag"]]
+        return ["InDoubt", doubt.seq, doubt.step, doubt.inputs["tag"], str(doubt)]
     except (Diverged, VersionMismatch, CodecError) as loud:
         return [type(loud).__name__, str(loud)]
     except (StepFailed, LookupError, ConnectionError) as failure:

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .drawn import PAYING, Drawn, Generator, nodes_of
+from .drawn import Drawn, Generator, nodes_of
+from .drawn_steps import PAYING
 
 Path = tuple[int, ...]
 Edit = Callable[[Drawn, random.Random], "Drawn | None"]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import Holdfast, codec, once, patience
+from holdfast.failure import Failure
 from holdfast.recall import OPEN
 from holdfast.store import Batch, Checkpoint, Committed, RunRow, open_store
 from holdfast.store.memory import MemoryStore
@@ -28,16 +29,18 @@ from holdfast.testing.zygote import Reply, Request
 
 from . import drawn
 from .case import Campaign, Case, Findings
-from .drawn import Drawn, World, live, nodes_of, value_of
+from .drawn import Drawn, nodes_of
 from .drawn_lives import ID, Plan, edited_of, lived, told_in
+from .drawn_steps import World, live, value_of
 
 import harness  # isort: skip - drawn has put its folder on the path
 
 TARGET = "tests.torture.drawn_lives:one_life"
 HANGS_AFTER_S = 60.0
 LONGEST_MS = 60.0  # of a process that is killed
-LIVES_MAX = 16
+LIVES_MAX = 60
 KILLED_EACH = 20
+CUTS_UNTIL = 12  # the number of a life
 LOUD = {"Diverged", "VersionMismatch", "InDoubt"}
 LOOPS = ("asyncio", "uvloop")
 
@@ -86,7 +89,10 @@ def unchanged(seed: int, counted: Counter[str]) -> Story:
         if life.outcome[0] == "InDoubt":
             settle = _settled(life.outcome, bank)
             if life.outcome[2].startswith("pay, verified"):
-                return [f"life {number} is in doubt of what can be verified: {life.outcome}"]
+                failures += 1  # the program has failed before it came to it; the next life tries that anew
+                if "ended with" not in life.outcome[4] or failures > 3:
+                    return [f"life {number} is in doubt of what can be verified: {life.outcome}"]
+                settle = settle if plain is None else None
             continue
         failures += life.outcome[0] == "failed"
         if life.outcome[0] == "failed" and failures < 4:
@@ -140,7 +146,9 @@ def _to_its_end(
     for number in range(plan.number + 1, plan.number + LIVES_MAX):
         plan.number, plan.timing = number, chance.choice((0, chance.randrange(1, 10**6)))
         # What is not executed once any more is executed at least once.
-        plan.cut = chance.random() if is_once and failures == 0 and chance.random() < 0.3 else None
+        plan.cut = (
+            chance.random() if is_once and number < CUTS_UNTIL and failures == 0 and chance.random() < 0.3 else None
+        )
         life = yield plan
         bank.update(life.told("booked"))
         plan.settle = None
@@ -190,9 +198,14 @@ def _acknowledged(life: Lived, *, done_only: bool = False) -> set[tuple[str, str
     }
 
 
+def _tries_anew(run: RunRow) -> bool:
+    """Whether whoever goes on with it executes again what it failed with."""
+    return run.error is not None and bool(Failure.decode(run.error, "its error").seqs)
+
+
 def _settled(doubt: list[Any], bank: Counter[tuple[str, str]]) -> tuple[int, str | None]:
     """What a person says who has looked into the books of the bank."""
-    _, seq, name, tag = doubt
+    _, seq, name, tag, _ = doubt
     return seq, value_of(name, tag) if bank[name, tag] else None
 
 
@@ -230,8 +243,8 @@ class Image:
             return MemoryStore()
         record: Any = self
         store = harness.restored(record, len(self.rows))
-        if self.run.owner is None:  # it was handed back before
-            store._data.runs[self.run.no] = copy.copy(self.run)
+        run = store._data.runs[self.run.no] = copy.copy(self.run)
+        run.owner, run.lease_until_ms = None, 0
         return store
 
 
@@ -301,7 +314,7 @@ def _live(plan: Plan, image: Image, loop: str) -> tuple[Lived, Image]:
     events = list(world.events)
     if plan.cut is not None and (at := 1 + int(plan.cut * len(events))) < len(events):
         events, outcome = events[:at], None
-    life = Lived(image.rows, image.run is not None and image.run.status == "failed", events, outcome)
+    life = Lived(image.rows, image.run is not None and _tries_anew(image.run), events, outcome)
     images = [event for event in events if event[0] == "image"]
     run, rows = images[-1][1:] if images else (image.run, image.rows)
     return life, Image(run, rows, image.booked.union(life.told("booked")))
@@ -391,6 +404,6 @@ def _stands(folder: Path) -> tuple[list[Checkpoint], bool]:
     store = open_store(folder / "sweep.db")
     try:
         run = store.get(ID)
-        return ([], False) if run is None else (store.load(run.no), run.status == "failed")
+        return ([], False) if run is None else (store.load(run.no), _tries_anew(run))
     finally:
         store.close()
