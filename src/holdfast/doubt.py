@@ -125,6 +125,7 @@ class Irreversible:
     def __init__(self, run: LiveRun) -> None:
         self._run = run
         self._flying: list[Checkpoint] = []
+        self.intended: list[Checkpoint] = []  # intents of attempts that have not begun; in a stopped run none will
         self._doubt: InDoubt | None = None
         self._waiting: list[Callable[[], None]] = []
 

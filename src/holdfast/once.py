@@ -95,6 +95,7 @@ class Once:
         assert self._progress.key is not None
         told = encode_intent(self._progress.key, _expected_of(call))
         self._intent = replace(row, status="intent", result=told, started_ms=clock.now_ms())
+        run.irreversible.intended.append(self._intent)
         committed: asyncio.Future[None] = run.loop.create_future()
         run.note(self._intent, lambda: None if committed.done() else committed.set_result(None))
         cancelled: asyncio.CancelledError | None = None
@@ -106,6 +107,7 @@ class Once:
                     raise
                 cancelled = error
         run.check()
+        run.irreversible.intended.remove(self._intent)
         if cancelled is not None:
             self._close()
             raise cancelled

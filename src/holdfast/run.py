@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from . import branches, clock, resting
 from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
@@ -385,6 +387,13 @@ class LiveRun:
             committed()
 
         self._submit(row, told)
+
+    def close_intents(self) -> None:
+        """Before a stopped run is handed back: attempts that have not begun never will, and are no doubts."""
+        for intent in self.irreversible.intended:
+            row = replace(intent, status="not_done", result=None, delta=None, started_ms=clock.now_ms())
+            self._number(row)
+            self._submit(row, lambda _, error: None)
 
     def record_leftovers(self, unclaimed: list[Checkpoint]) -> None:
         """Before the run ends: what the body changed since the last row, and which records it never asked for."""

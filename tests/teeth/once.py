@@ -263,4 +263,11 @@ PLANTED = [
         '        call = place_of(row), b""\n',
         ["tests/versions/test_kept_once.py::test_a_doubt_is_settled_although_another_call_has_taken_its_place"],
     ),
+    Plant(
+        "an intent whose body never began is a doubt",
+        "src/holdfast/execution.py",
+        "            run.close_intents()\n",
+        "            pass\n",
+        [ONCE + "test_unloaded_before_its_body_began"],
+    ),
 ]
