@@ -189,7 +189,7 @@ class Once:
         run, call = self._run, self._call
         waited_from = run.loop.time()
         # A doubt waits for this call, and holds what this one waits for.
-        while not run.irreversible.holds(call.frame) and (row := run.records.unmet(call.frame.scope)) is not None:
+        while not run.irreversible.holds(call.frame) and (row := run.records.unmet(self._row)) is not None:
             waited_s = run.loop.time() - waited_from
             waited_enough = waited_s > run.patience.usual_s(row) + _PATIENCE_S and not branches.has_moving_thread(run)
             if waited_enough or (run.alone and not call.in_thread):

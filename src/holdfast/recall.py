@@ -154,25 +154,27 @@ class Records:
         """Of steps that are executed once, and of which it is not known what came of them."""
         return sorted((row for row in self._begun.values() if row.status == "intent"), key=lambda row: row.seq)
 
-    def unmet(self, scope: str) -> Checkpoint | None:
+    def unmet(self, asked: Checkpoint) -> Checkpoint | None:
         """The first irreversible step that took effect, or may have, and that the program has not asked for again,
-        now that it asks for another one in ``scope``."""
+        now that it asks for another one."""
         found = [row for row in self.intents if row.seq not in self._claimed]
         done = [self._at[place] for place in self._not_met if place in self._at]
         done = [row for row in done if row.status == "done" and row.seq not in self._claimed]
         if done:
             calls = {scope_of(*place): row for place, row in self._at.items()}
-            found += [row for row in done if self._must_be_met(row, scope, calls)]
+            found += [row for row in done if self._must_be_met(row, asked, calls)]
         return min(found, key=lambda row: row.seq, default=None)
 
-    def _must_be_met(self, row: Checkpoint, scope: str, calls: dict[str, Checkpoint]) -> bool:
+    def _must_be_met(self, row: Checkpoint, asked: Checkpoint, calls: dict[str, Checkpoint]) -> bool:
         """``calls``: the recorded ones, by the scope they open."""
-        if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):
+        if row.seq in self._asked_anew and not is_inside(asked.scope, self._asked_anew[row.seq]):
             return False  # what is beside the call that is attempted anew does not depend on how that goes
         around = [call for each in enclosing(row.scope) if (call := calls.get(each)) is not None]
         recorded = [each for each in (row, *around) if each.seq <= self._recorded_until]
         if any(call.seq in self._claimed for call in around) and any(each.seq in self._asked_for for each in recorded):
             return False  # a finished call stands for all inside it, but one executed anew has to have asked for that
+        if (row.name, row.fingerprint) == (asked.name, asked.fingerprint):
+            return True  # whatever way the program goes now, this would be the very same once more
         return not all(self._followed_a_failure(row.scope, seq) for seq in self._intended[place_of(row)])
 
     def _followed_a_failure(self, scope: str, seq: int) -> bool:

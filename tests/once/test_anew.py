@@ -139,6 +139,34 @@ def test_after_a_failure_that_was_tried_anew() -> None:
     in_memory(scene)
 
 
+def test_the_very_same_elsewhere_than_on_the_way_that_failed() -> None:
+    """What it had begun to make good need not be asked for again; done once more it would be a second payment."""
+    trouble["A"] = 1
+
+    async def branch() -> None:
+        await refund("rent")
+
+    @workflow(version="1")
+    async def model() -> None:
+        try:
+            await charge("A")
+        except StepFailed:
+            await refund("rent")
+            raise
+
+    @workflow(name=model._definition.name, version="1")
+    async def otherwise() -> None:
+        await charge("A")
+        await asyncio.create_task(branch())
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        assert isinstance(await ended(hf.run(model(), id="x")), StepFailed) and effects == ["refund rent"]
+        assert isinstance(await ended(hf.run(otherwise(), id="x")), Diverged)
+        assert effects == ["refund rent"]
+
+    in_memory(scene)
+
+
 def test_beside_the_failure_that_ended_the_run() -> None:
     """It had begun before the failure, and took effect behind it."""
     said, failed = ["rent"], asyncio.Event()

@@ -83,8 +83,8 @@ PLANTED = [
     Plant(
         "what took effect need not be asked for again",
         "src/holdfast/once.py",
-        "        while (row := run.records.unmet(call.frame.scope)) is not None:\n",
-        "        while (row := None) is not None:\n",
+        "(row := run.records.unmet(self._row)) is not None:\n",
+        "(row := None) is not None:\n",
         [ONCE + "test_another_place_than_that_of_what_took_effect"],
     ),
     Plant(
@@ -174,7 +174,7 @@ PLANTED = [
     Plant(
         "what is beside a new attempt waits for it",
         "src/holdfast/recall.py",
-        "        if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):\n",
+        "        if row.seq in self._asked_anew and not is_inside(asked.scope, self._asked_anew[row.seq]):\n",
         "        if False:\n",
         [ANEW + "test_beside_a_call_that_is_attempted_anew"],
     ),
@@ -269,5 +269,12 @@ PLANTED = [
         "            run.close_intents()\n",
         "            pass\n",
         [ONCE + "test_unloaded_before_its_body_began"],
+    ),
+    Plant(
+        "the very same may be done once more on another way",
+        "src/holdfast/recall.py",
+        "        if (row.name, row.fingerprint) == (asked.name, asked.fingerprint):\n            return True",
+        "        if False:\n            return True",
+        [ANEW + "test_the_very_same_elsewhere_than_on_the_way_that_failed"],
     ),
 ]
