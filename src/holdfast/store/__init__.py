@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from holdfast.store.postgres_url import psycopg_needed
 from holdfast.store.protocol import (
+    BEFORE_ALL,
     FINISHED,
     NEVER_MS,
     Batch,
@@ -29,6 +30,7 @@ from holdfast.store.protocol import (
 from holdfast.store.urls import parse_url
 
 __all__ = [
+    "BEFORE_ALL",
     "FINISHED",
     "NEVER_MS",
     "Batch",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from holdfast import clock as clocks
 from holdfast.errors import CodecError
 from holdfast.store.protocol import (
+    BEFORE_ALL,
     FINISHED,
     Batch,
     Checkpoint,
@@ -175,7 +176,7 @@ class MemoryStore:
         with self._data.lock:
             return {no: _add_up(self._data.checkpoints.get(no, {})) for no in run_nos}
 
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
         with self._data.lock:
             rows = self._data.checkpoints.get(run_no, {})
             return [copy.copy(rows[seq]) for seq in sorted(rows) if seq > after]
@@ -308,7 +309,7 @@ class MemoryStore:
                 kept.append(signal)
             return copy.copy(row)
 
-    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+    def signals(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Signal]:
         with self._data.lock:
             return [copy.copy(each) for each in self._data.signals.get(run_no, ()) if each.n > after]
 
