@@ -169,8 +169,9 @@ class Records:
         """``calls``: the recorded ones, by the scope they open."""
         if row.seq in self._asked_anew and not is_inside(asked.scope, self._asked_anew[row.seq]):
             return False  # what is beside the call that is attempted anew does not depend on how that goes
-        around = [call for each in enclosing(row.scope) if (call := calls.get(each)) is not None]
-        recorded = [each for each in (row, *around) if each.seq <= self._recorded_until]
+        finished = (calls.get(each) for each in enclosing(row.scope))
+        around = [call for call in finished if call is not None and call.seq > row.seq]  # not what was resolved since
+        recorded = [row, *(call for call in around if call.seq <= self._recorded_until)]
         if any(call.seq in self._claimed for call in around) and any(each.seq in self._asked_for for each in recorded):
             return False  # a finished call stands for all inside it, but one executed anew has to have asked for that
         if (row.name, row.fingerprint) == (asked.name, asked.fingerprint):
