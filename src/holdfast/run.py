@@ -6,9 +6,11 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from . import branches, clock, resting
 from .delivery import Delivery, Pending, Stop
@@ -236,15 +238,20 @@ class LiveRun:
     async def hold(self) -> None:
         """Where something would begin in a run that is being drained or closed: wait until it is stopped. Raises
         ``Stop``."""
-        stopped: concurrent.futures.Future[None] = concurrent.futures.Future()  # who waits may be on another loop
+        loop = asyncio.get_running_loop()  # who waits may be on another one than the run's
+        stopped = loop.create_future()  # not of a thread: for whoever waits for threads that move, this one does not
 
         def stop() -> None:
             if not stopped.done():
                 stopped.set_result(None)
 
-        self.stops.append(stop)
+        def stop_there() -> None:
+            with suppress(RuntimeError):  # that loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(stop)
+
+        self.stops.append(stop_there)
         if self.stop is None:
-            await asyncio.wrap_future(stopped)
+            await stopped
         self.check()
 
     @property
@@ -380,6 +387,13 @@ class LiveRun:
             committed()
 
         self._submit(row, told)
+
+    def close_intents(self) -> None:
+        """Before a stopped run is handed back: attempts that have not begun never will, and are no doubts."""
+        for intent in self.irreversible.intended:
+            row = replace(intent, status="not_done", result=None, delta=None, started_ms=clock.now_ms())
+            self._number(row)
+            self._submit(row, lambda _, error: None)
 
     def record_leftovers(self, unclaimed: list[Checkpoint]) -> None:
         """Before the run ends: what the body changed since the last row, and which records it never asked for."""

@@ -130,7 +130,7 @@ PLANTED = [
     Plant(
         "a worker takes what other code recorded",
         "src/holdfast/known.py",
-        "            code = Code(definition.version, PYTHON) if refuses else None\n",
+        "            code = Code(definition.version, PYTHON, definition.schema_version or 0) if refuses else None\n",
         "            code = None\n",
         ["tests/worker/test_left_alone.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
     ),

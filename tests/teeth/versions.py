@@ -130,6 +130,13 @@ PLANTED = [
         [SALVAGE + "::test_waits_of_the_attempt_before_are_not_waited_for_again"],
     ),
     Plant(
+        "a worker that refuses takes states of another shape",
+        "src/holdfast/known.py",
+        "PYTHON, definition.schema_version or 0) if refuses",
+        "PYTHON) if refuses",
+        ["tests/worker/test_left_alone.py::test_a_state_of_another_shape_is_other_code"],
+    ),
+    Plant(
         "a session's save leaves its schema version as it was",
         "src/holdfast/session.py",
         "self._revision(row, checkpoint) if is_other else checkpoint",

@@ -1,4 +1,6 @@
-"""``python -m tests.torture [--minutes M] [--seed S] [--only PART …] [--replay CASE]``; ``make torture`` calls it."""
+"""``python -m tests.torture [--minutes M] [--seed S] [--only PART …] [--programs N] [--replay CASE]``.
+
+``make torture`` calls it."""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import agents, chain, cuts, flips, grounds, kills, machines, memory, zombies
+from . import agents, chain, cuts, flips, generated, grounds, kills, machines, memory, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -88,6 +90,7 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
     "flips": (0.05, flips.run),
+    "generated": (0.2, lambda seed, until: generated.run(seed * 1_000_000, until)),
     "order": (0.1, lambda seed, until: memory.run(seed * 1_000_000, until)),
 }
 
@@ -97,6 +100,8 @@ def replay(name: str) -> Findings:
     part, *rest = name.split()
     if part == "order":
         return memory.run(0, 0.0, only=int(rest[0]))
+    if part == "generated":
+        return generated.replay(rest[0], rest[1], int(rest[2]))
     if part == "flips":
         return flips.run(0, 0.0, only=int(rest[0]))
     if part == "machines":
@@ -128,6 +133,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--programs", type=int, default=0, help="so many generated ones, however long they take")
     parser.add_argument("--replay", metavar="CASE", help="a case, as its failure names it")
     given = parser.parse_args()
     if given.replay is not None:
@@ -138,7 +144,11 @@ def main() -> int:
     whole, wrong = sum(PARTS[part][0] for part in given.only), 0
     for part in given.only:
         share, run = PARTS[part]
-        findings = run(given.seed, time.monotonic() + given.minutes * 60 * share / whole)
+        until = time.monotonic() + given.minutes * 60 * share / whole
+        if part == "generated" and given.programs:
+            findings = generated.run(given.seed * 1_000_000, 0.0, programs=given.programs)
+        else:
+            findings = run(given.seed, until)
         wrong += len(findings.wrong)
         for each in findings.wrong[:20]:
             print(each, flush=True)

@@ -230,7 +230,8 @@ class MemoryStore:
             found = []
             for row in sorted(served, key=lambda row: (-row.priority, row.no)):
                 due = row.due_ms <= now if row.owner is None else _lost(row, now, dead, owner) != ""
-                if row.workflow not in workflows or workflows[row.workflow] not in (None, (row.version, row.python)):
+                code = (row.version, row.python, row.schema_version)
+                if row.workflow not in workflows or workflows[row.workflow] not in (None, code):
                     continue
                 if due and row.status in _UNFINISHED:
                     found.append(copy.copy(row))

@@ -42,10 +42,11 @@ def as_text(value: str) -> str:
 
 
 class Code(NamedTuple):
-    """Which code recorded a run: the version of its workflow, and of Python."""
+    """Which code recorded a run: the version of its workflow, of Python, and of the shape of its state."""
 
     version: str
     python: str
+    schema_version: int = 0
 
 
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
