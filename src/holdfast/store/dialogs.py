@@ -39,7 +39,7 @@ class Dialog(msgspec.Struct, kw_only=True):
     id: str
     seq: int = 0  # of its last event
     at: float  # seconds since the Unix epoch, by whoever wrote its last event, or opened it
-    turns: bytes = b""  # what whoever writes the events keeps about them, see ``adapters.adk.turns``
+    turns: bytes = b""  # what whoever writes the events keeps about them, see ``adapters.adk.revision``
     checksum: int = 0
 
     @property

@@ -26,8 +26,8 @@ def shared_key(owner: str, key: str, value: bytes = b"1") -> SharedKey:
     return row
 
 
-def opened(store: Store, *ids: str, **more: str) -> list[Dialog]:
-    rows = [dialog(id, **more) for id in ids]  # type: ignore[arg-type]
+def opened(store: Store, *ids: str, app: str = "loans", user_id: str = "u") -> list[Dialog]:
+    rows = [dialog(id, app=app, user_id=user_id) for id in ids]
     for row in rows:
         no = store.open_dialog(row, [])
         assert no is not None
