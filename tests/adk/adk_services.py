@@ -46,9 +46,13 @@ def our_service(url: str) -> HoldfastSessionService:
     return HoldfastSessionService(url)
 
 
-def event(said: str = "", *, author: str = "agent", state: dict[str, Any] | None = None, **more: Any) -> Event:
+def event(
+    said: str = "", *, author: str = "agent", state: dict[str, Any] | None = None, end: bool = False, **more: Any
+) -> Event:
+    """``end``: the event that says, in resumable apps, that its agent has ended."""
     content = types.Content(role="model", parts=[types.Part(text=said)]) if said else None
-    return Event(author=author, content=content, actions=EventActions(state_delta=state or {}), **more)
+    actions = EventActions(state_delta=state or {}, end_of_agent=end or None)
+    return Event(author=author, content=content, actions=actions, **more)
 
 
 def said(session: Session | None) -> list[str]:
