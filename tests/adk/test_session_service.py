@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from adk_services import NAMES, OURS, event, our_service, said, talk, url_of
 from google.adk.errors._stale_session_error import StaleSessionError
+from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 
 import holdfast
@@ -65,37 +66,31 @@ def test_an_append_reads_nothing(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
-def test_the_loop_goes_on_while_the_store_is_slow(tmp_path: Path) -> None:
+def test_the_store_is_never_called_on_the_loops_thread(tmp_path: Path) -> None:
+    methods = ("extend", "dialog", "open_dialog", "delete_dialog", "dialogs", "dialog_events", "last_before", "shared")
+
     async def test() -> None:
         async with our_service(str(tmp_path / "a.db")) as service:
+            called: dict[str, int] = {}
+            for name in methods:
+                whole = getattr(service.holdfast._store, name)
+
+                def noting(*given: Any, name: str = name, whole: Callable[..., Any] = whole, **more: Any) -> Any:
+                    called[name] = threading.get_ident()
+                    return whole(*given, **more)
+
+                setattr(service.holdfast._store, name, noting)
             (session,) = await made(service, 1)
-            for name in ("extend", "dialog", "open_dialog", "delete_dialog", "dialogs", "shared"):
-                slow = getattr(service.holdfast._store, name)
-
-                def late(*given: Any, slow: Callable[..., Any] = slow, **more: Any) -> Any:
-                    time.sleep(0.1)
-                    return slow(*given, **more)
-
-                setattr(service.holdfast._store, name, late)
-            longest, going = 0.0, True
-
-            async def tick() -> None:
-                nonlocal longest
-                while going:
-                    before = time.monotonic()
-                    await asyncio.sleep(0.001)
-                    longest = max(longest, time.monotonic() - before)
-
-            ticking = asyncio.create_task(tick())
             await talk(service, session, "a")
-            await service.get_session(**NAMES, session_id="s0")
-            await service.create_session(**NAMES)
+            by_hand = Session(**NAMES, id="s0", events=list(session.events))
+            await talk(service, by_hand, "b")
+            with pytest.raises(StaleSessionError):
+                await talk(service, session, "c")
+            await service.get_session(**NAMES, session_id="s0", config=GetSessionConfig(after_timestamp=1.0))
             await service.list_sessions(**NAMES)
             await service.get_user_state(**NAMES)
             await service.delete_session(**NAMES, session_id="s0")
-            going = False
-            await ticking
-            assert longest < 0.09
+            assert set(called) == set(methods) and threading.get_ident() not in called.values()
 
     asyncio.run(test())
 

@@ -78,6 +78,6 @@ PLANTED = [
         "src/holdfast/adapters/adk/sessions.py",
         "        return await self._holdfast._read(work, self._holdfast._store, *given)\n",
         "        return work(self._holdfast._store, *given)\n",
-        [SERVICE + "test_the_loop_goes_on_while_the_store_is_slow"],
+        [SERVICE + "test_the_store_is_never_called_on_the_loops_thread"],
     ),
 ]
