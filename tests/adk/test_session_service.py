@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from adk_services import NAMES, OURS, event, our_service, said, talk, url_of
-from google.adk.errors._stale_session_error import StaleSessionError
+from google.adk.errors import StaleSessionError
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 
