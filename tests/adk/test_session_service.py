@@ -298,3 +298,19 @@ def test_stale_is_told_from_gone() -> None:
                 await talk(service, session, "to one of the same name")
 
     asyncio.run(test())
+
+
+def test_a_session_that_takes_no_state_holds_nobody_up() -> None:
+    class Frozen(dict[str, Any]):
+        def update(self, *given: Any, **more: Any) -> None:
+            raise TypeError("frozen")
+
+    async def test() -> None:
+        async with our_service("memory://") as service:
+            (session,) = await made(service, 1)
+            session.state = Frozen()
+            for _ in range(2):
+                with pytest.raises(TypeError, match="frozen"):
+                    await asyncio.wait_for(service.append_event(session, event(state={"n": 1})), 5)
+
+    asyncio.run(test())
