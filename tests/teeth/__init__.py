@@ -7,18 +7,8 @@ from importlib import import_module
 from .plant import Plant
 
 MODULES = (
-    "core",
-    "order",
-    "watch",
-    "disk",
-    "postgres",
-    "machines",
-    "workers",
-    "waiting",
-    "once",
-    "versions",
-    "plans",
-    "generated",
-)
+    "core", "order", "watch", "disk", "postgres", "machines", "workers", "waiting", "once", "versions", "plans",
+    "sessions", "generated",
+)  # fmt: skip
 
 PLANTED: list[Plant] = [each for module in MODULES for each in import_module(f"{__name__}.{module}").PLANTED]
