@@ -1,0 +1,8 @@
+"""Google ADK: its agents resume where they stopped, with nothing finished done twice."""
+
+from __future__ import annotations
+
+from .plugin import HoldfastPlugin
+from .resuming import resume
+
+__all__ = ["HoldfastPlugin", "resume"]

@@ -1,0 +1,124 @@
+"""Processes that run ``program.py``, each in a life of its own, forked from one that has imported ADK already.
+
+ADK takes seconds to import and a scene some tens of milliseconds, so hundreds of lives would be mostly imports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+
+
+class Host:
+    """``with Host() as host:``, then ``host.live(…)`` gives the exit code of a life."""
+
+    def __enter__(self) -> Host:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_HERE / "lives.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._lock = threading.Lock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+    def live(self, scene: str, how: str, env: dict[str, str], *, kill_after_s: float = 0, beside: int = 1) -> list[int]:
+        """``beside`` processes at once; their exit codes, -9 for one that was killed."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        asked = {"scene": scene, "how": how, "env": env, "kill_after_s": kill_after_s, "beside": beside}
+        with self._lock:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
+
+
+class Scene:
+    """A scene in a folder of its own: its databases, and its ledger."""
+
+    def __init__(self, host: Host, folder: Path, name: str, *, alone: bool = False, **env: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.host, self.name, self.folder = host, name, folder
+        self.env = {"LEDGER": str(folder / "ledger"), "ADK_DB": str(folder / "adk.db"), **env}
+        if not alone:
+            self.env["HOLDFAST_DB"] = str(folder / "holdfast.db")
+        (folder / "ledger").touch()
+
+    def live(self, how: str = "start", *, kill_after_s: float = 0, beside: int = 1, **env: str) -> list[int]:
+        codes = self.host.live(self.name, how, self.env | env, kill_after_s=kill_after_s, beside=beside)
+        with open(self.env["LEDGER"], "a") as ledger:
+            ledger.write("-- over\n")
+        return codes
+
+    @property
+    def ledger(self) -> list[str]:
+        return Path(self.env["LEDGER"]).read_text().splitlines()
+
+    def begun(self) -> Counter[str]:
+        return Counter(line.removeprefix("begin ") for line in self.ledger if line.startswith("begin "))
+
+    def told(self, kind: str) -> list[str]:
+        return [line.removeprefix(f"{kind} ") for line in self.ledger if line.startswith(f"{kind} ")]
+
+    @property
+    def errors(self) -> str:
+        return (self.folder / "errors").read_text() if (self.folder / "errors").exists() else ""
+
+
+def _serve() -> None:
+    import program
+
+    for line in sys.stdin:
+        asked: dict[str, Any] = json.loads(line)
+        children = [_forked(program, asked) for _ in range(asked["beside"])]
+        timers = []
+        if asked["kill_after_s"]:
+            timers = [threading.Timer(asked["kill_after_s"], _kill, [children[0]])]
+            timers[0].start()
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        for timer in timers:
+            timer.cancel()
+        print(json.dumps(codes), flush=True)
+
+
+def _forked(program: Any, asked: dict[str, Any]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    os.environ.update(asked["env"])
+    errors = os.open(Path(asked["env"]["LEDGER"]).parent / "errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(errors, 2)
+    os.dup2(errors, 1)
+    code = 1
+    try:
+        asyncio.run(program.main(asked["scene"], asked["how"]))
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _kill(child: int) -> None:
+    try:
+        os.kill(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+if __name__ == "__main__":
+    _serve()
