@@ -8,10 +8,12 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,30 @@ class Scene:
     def told(self, kind: str) -> list[str]:
         return [line.removeprefix(f"{kind} ") for line in self.ledger if line.startswith(f"{kind} ")]
 
+    def recorded(self) -> Counter[str]:
+        """How many calls of each tool, model and node are recorded, while nobody has the database open."""
+        if not Path(self.env["HOLDFAST_DB"]).exists():
+            return Counter()
+        with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
+            rows = database.execute("SELECT name, key FROM checkpoint WHERE kind = 'step' AND status = 'done'").fetchall()
+        kinds = ("" if name.startswith("model ") else "node " if key is None else "tool " for name, key in rows)
+        return Counter(kind + name for kind, (name, _) in zip(kinds, rows, strict=True))
+
     @property
     def errors(self) -> str:
         return (self.folder / "errors").read_text() if (self.folder / "errors").exists() else ""
+
+
+def kind_of(call: str) -> str:
+    """``tool fetch`` of ``tool fetch one``."""
+    return " ".join(call.split()[:2])
+
+
+def by_kind(calls: Counter[str]) -> Counter[str]:
+    kinds: Counter[str] = Counter()
+    for call, times in calls.items():
+        kinds[kind_of(call)] += times
+    return kinds
 
 
 def _serve() -> None:

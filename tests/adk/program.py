@@ -11,8 +11,11 @@ import warnings
 
 warnings.simplefilter("ignore")
 
-from google.adk.apps import App, ResumabilityConfig  # noqa: E402 - the warnings of its imports
+from google.adk.agents.run_config import RunConfig, StreamingMode  # noqa: E402 - the warnings of its imports
+from google.adk.apps import App, ResumabilityConfig  # noqa: E402
 from google.adk.runners import Runner  # noqa: E402
+from google.adk.sessions.base_session_service import GetSessionConfig  # noqa: E402
+from google.adk.sessions.session import Session  # noqa: E402
 from google.adk.sessions.sqlite_session_service import SqliteSessionService  # noqa: E402
 from google.genai import types  # noqa: E402
 
@@ -43,16 +46,21 @@ async def main(scene: str, how: str) -> None:
     asked = {"app_name": "app", **USER, **SESSION}
     session = await service.get_session(**asked) or await service.create_session(**asked)
     said = types.Content(role="user", parts=[types.Part(text=os.environ.get("SAID") or "go")])
+    if how == "answer":
+        said, how = answered(session), "message"
+    config = RunConfig(streaming_mode=StreamingMode.SSE) if os.environ.get("STREAM") else RunConfig()
+    if window := os.environ.get("WINDOW"):
+        config.get_session_config = GetSessionConfig(num_recent_events=int(window))
     if how == "resume" and ours:
         from holdfast.adapters.adk import resume
 
-        events = resume(runner, **USER, **SESSION)
+        events = resume(runner, **USER, **SESSION, run_config=config)
     elif how in ("resume", "id"):
         last = [event.invocation_id for event in session.events][-1]
         more = {"new_message": said} if how == "id" else {}
-        events = runner.run_async(**USER, **SESSION, invocation_id=last, **more)
+        events = runner.run_async(**USER, **SESSION, invocation_id=last, run_config=config, **more)
     else:
-        events = runner.run_async(**USER, **SESSION, new_message=said)
+        events = runner.run_async(**USER, **SESSION, new_message=said, run_config=config)
     try:
         async for event in events:
             texts = [part.text for part in (event.content.parts if event.content else None) or [] if part.text]
@@ -68,6 +76,18 @@ async def main(scene: str, how: str) -> None:
     tell(f"state {sorted((key, value) for key, value in session.state.items())}")
     if ours:
         await hf.aclose()
+
+
+def answered(session: Session) -> types.Content:
+    """A person confirms what was asked last."""
+    asked = next(
+        call
+        for event in reversed(session.events)
+        for call in event.get_function_calls()
+        if call.name == "adk_request_confirmation"
+    )
+    answer = types.FunctionResponse(id=asked.id, name=asked.name, response={"confirmed": True})
+    return types.Content(role="user", parts=[types.Part(function_response=answer)])
 
 
 if __name__ == "__main__":

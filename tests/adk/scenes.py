@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, Seq
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
+from google.adk.tools import FunctionTool
+from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.tool_context import ToolContext
 from google.adk.workflow import START, Workflow, node
 from scripted import Scripted, after, call, recorded, text
@@ -90,12 +93,12 @@ def progress() -> Workflow:
     @node
     async def worker(node_input: Any) -> AsyncGenerator[Event, None]:
         yield Event(state={"progress": 1})
-        await recorded("work")
+        await recorded("node worker")
         yield Event(output="worked")
 
     @node
     async def final(node_input: Any) -> str:
-        await recorded(f"final with {node_input}")
+        await recorded(f"node final with {node_input}")
         return f"final of {node_input}"
 
     return Workflow(name="graph", edges=[(START, worker, final)])
@@ -105,12 +108,12 @@ def progress_rerun() -> Workflow:
     @node(rerun_on_resume=True)
     async def worker(node_input: Any) -> AsyncGenerator[Event, None]:
         yield Event(state={"progress": 1})
-        await recorded("work")
+        await recorded("node worker")
         yield Event(output="worked")
 
     @node
     async def final(node_input: Any) -> str:
-        await recorded(f"final with {node_input}")
+        await recorded(f"node final with {node_input}")
         return f"final of {node_input}"
 
     return Workflow(name="graph", edges=[(START, worker, final)])
@@ -119,11 +122,11 @@ def progress_rerun() -> Workflow:
 def nothing() -> Workflow:
     @node
     async def silent(node_input: Any) -> None:
-        await recorded("silent")
+        await recorded("node silent")
 
     @node
     async def final(node_input: Any) -> str:
-        await recorded("final")
+        await recorded("node final")
         return "final"
 
     return Workflow(name="graph", edges=[(START, silent, final)])
@@ -132,7 +135,7 @@ def nothing() -> Workflow:
 def agent_node() -> Workflow:
     @node
     async def final(node_input: Any) -> str:
-        await recorded("final")
+        await recorded("node final")
         return f"final of {node_input}"
 
     inner = agent("inner", [call("fetch", what="one")], [call("check", what="two")], [call("write", what="three")])
@@ -144,7 +147,7 @@ def dynamic() -> Workflow:
 
     @node
     async def item(node_input: str) -> str:
-        await recorded(f"item {node_input}")
+        await recorded(f"node item {node_input}")
         return f"<{node_input}>"
 
     @node(rerun_on_resume=True)
@@ -153,7 +156,7 @@ def dynamic() -> Workflow:
 
     @node
     async def final(node_input: str) -> str:
-        await recorded(f"final with {node_input}")
+        await recorded(f"node final with {node_input}")
         return node_input
 
     return Workflow(name="graph", edges=[(START, each, final)])
@@ -162,12 +165,12 @@ def dynamic() -> Workflow:
 def fan_out() -> Workflow:
     @node
     async def one(node_input: Any) -> str:
-        await recorded("one")
+        await recorded("node one 1")
         return "1"
 
     @node
     async def two(node_input: Any) -> str:
-        await recorded("two")
+        await recorded("node two 2")
         return "2"
 
     from google.adk.workflow import JoinNode
@@ -176,7 +179,7 @@ def fan_out() -> Workflow:
 
     @node
     async def final(node_input: Any) -> str:
-        await recorded(f"final with {sorted(node_input.items())}")
+        await recorded(f"node final with {sorted(node_input.items())}")
         return "final"
 
     return Workflow(name="graph", edges=[(START, one, join), (START, two, join), (join, final)])
@@ -198,10 +201,54 @@ def renamed() -> BaseAgent:
     )
 
 
+def once() -> BaseAgent:
+    """A payment that must happen once: its function is a step of holdfast's."""
+    from holdfast import step
+
+    @step(once=True, not_done=LookupError)
+    async def pay(what: str) -> dict[str, Any]:
+        await recorded(f"tool pay {what}")
+        if os.environ.get("NO_ACCOUNT"):
+            raise LookupError("no such account")
+        return {"paid": what}
+
+    return agent("payer", [call("pay", what="A")], [call("pay", what="B")], tools=[pay])
+
+
+def confirmed() -> BaseAgent:
+    """A tool that a person has to confirm, between two that need no such thing."""
+    asked = FunctionTool(tool("pay"), require_confirmation=True)
+    return agent(
+        "careful",
+        [call("fetch", what="one")],
+        [call("pay", what="A")],
+        [call("write", what="three")],
+        tools=[tool("fetch"), asked, tool("write")],
+    )
+
+
+def as_tool() -> BaseAgent:
+    """Agents that are called as tools, two at once, each with a model and a tool of its own."""
+    inner = [
+        agent(name, [call("fetch", what=name)], description="helps", include_contents="none") for name in ("ann", "bob")
+    ]
+    tools = [AgentTool(each) for each in inner]
+    return agent("boss", [call("ann", request="do"), call("bob", request="do")], [call("write")], tools=[*tools, tool("write")])
+
+
+def told_the_time() -> BaseAgent:
+    """An instruction that is another one each time."""
+
+    def instruction(context: Any) -> str:
+        return f"It is {time.time_ns()}."
+
+    return agent("clock", [call("fetch", what="one")], [call("write")], instruction=instruction)
+
+
 SCENES: dict[str, Callable[[], Any]] = {
     made.__name__: made
     for made in (
         sequence, mixed, parallel_calls, custom, progress, progress_rerun, nothing, agent_node, dynamic, fan_out,
-        transfer, renamed,
+        transfer, renamed, once, confirmed, as_tool, told_the_time,
     )
 }
