@@ -6,11 +6,12 @@ import argparse
 import itertools
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import agents, chain, cuts, flips, grounds, kills, machines, memory, zombies
+from . import agents, chain, cuts, flips, grounds, kills, machines, memory, writers, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -74,6 +75,18 @@ def of_zombies(seed: int, until: float) -> Findings:
     return Findings(tally.scenes, Counter(counted), tally.wrong, tally.seconds)
 
 
+def of_writers(seed: int, until: float) -> Findings:
+    """At least 150 rounds of two writers on each database, and twenty kills, however long they take."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-writers-") as folder, grounds.one_server() as server:
+        findings = writers.campaign(f"{folder}/writers.db", 150, seed, kills=20)
+        other = writers.campaign(server.url, 150, seed, kills=20)
+        while time.monotonic() < until:
+            more = writers.campaign(server.url, 150, seed := seed + 1, until, kills=20)
+            other = Findings(other.cases + more.cases, other.injected + more.injected, other.wrong + more.wrong)
+    injected, wrong = findings.injected + other.injected, findings.wrong + other.wrong
+    return Findings(findings.cases + other.cases, injected, wrong, findings.seconds + other.seconds)
+
+
 def _numbers(seed: int) -> Iterator[int]:
     return itertools.count(seed * 1_000_000)
 
@@ -87,6 +100,7 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "agent": (0.1, of_agents),
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
+    "writers": (0.05, of_writers),
     "flips": (0.05, flips.run),
     "order": (0.1, lambda seed, until: memory.run(seed * 1_000_000, until)),
 }

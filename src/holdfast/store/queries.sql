@@ -1,5 +1,5 @@
--- Every statement holdfast sends, by name, in the SQL that SQLite and PostgreSQL share; `name/postgres` is what
--- PostgreSQL is sent instead, where it truly differs (docs/design/postgres.md).
+-- Every statement holdfast sends (those for dialogs: dialogs.sql), by name, in the SQL that SQLite and PostgreSQL
+-- share; `name/postgres` is what PostgreSQL is sent instead, where it truly differs (docs/design/postgres.md).
 -- `:word` is a parameter; `:now_ms` is the store's clock. `:rows` stands for as many rows of a VALUES list, `:list` for
 -- as many parameters, as the caller has; both databases call the columns of a VALUES list column1, column2, …
 -- A row of NULLs in `:rows` is padding and matches nothing. Where a statement has `:rows`, `rows:` are the types of

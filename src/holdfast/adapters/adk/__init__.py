@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .plugin import HoldfastPlugin
 from .resuming import resume
+from .sessions import HoldfastSessionService
 
-__all__ = ["HoldfastPlugin", "resume"]
+__all__ = ["HoldfastPlugin", "HoldfastSessionService", "resume"]
