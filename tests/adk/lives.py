@@ -59,7 +59,7 @@ class Scene:
 
     def live(self, how: str = "start", *, kill_after_s: float = 0, beside: int = 1, **env: str) -> list[int]:
         codes = self.host.live(self.name, how, self.env | env, kill_after_s=kill_after_s, beside=beside)
-        with open(self.env["LEDGER"], "a") as ledger:
+        with Path(self.env["LEDGER"]).open("a") as ledger:
             ledger.write("-- over\n")
         return codes
 
@@ -78,7 +78,9 @@ class Scene:
         if not Path(self.env["HOLDFAST_DB"]).exists():
             return Counter()
         with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
-            rows = database.execute("SELECT name, key FROM checkpoint WHERE kind = 'step' AND status = 'done'").fetchall()
+            rows = database.execute(
+                "SELECT name, key FROM checkpoint WHERE kind = 'step' AND status = 'done'"
+            ).fetchall()
         kinds = ("" if name.startswith("model ") else "node " if key is None else "tool " for name, key in rows)
         return Counter(kind + name for kind, (name, _) in zip(kinds, rows, strict=True))
 
@@ -97,6 +99,41 @@ def by_kind(calls: Counter[str]) -> Counter[str]:
     for call, times in calls.items():
         kinds[kind_of(call)] += times
     return kinds
+
+
+def wrong_with(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
+    """What differs from a life that nothing cut short, in sentences. ``recorded``: what was recorded when it was cut:
+    of the rest nobody can know whether it was finished."""
+    begun = cut.begun()
+    wrong = [f"never begun: {call}" for call in whole.begun() - begun]
+    for call, times in (by_kind(begun) - by_kind(whole.begun()) - (by_kind(_first_life(cut)) - recorded)).items():
+        wrong.append(f"begun {times} times too often: {call}")
+    if cut.told("state")[-1:] != whole.told("state")[-1:]:
+        wrong.append(f"state: {cut.told('state')[-1:]}, not {whole.told('state')[-1:]}")
+    if sorted(set(cut.told("said"))) != sorted(set(whole.told("said"))):
+        wrong.append(f"said: {cut.told('said')}, not {whole.told('said')}")
+    return wrong + [f"raised: {each}" for each in cut.told("raised")]
+
+
+def race_is_wrong(cut: Scene, recorded: Counter[str]) -> list[str]:
+    """What two processes that resumed at once did that one would not have done."""
+    lines = cut.ledger
+    later = Counter(
+        line.removeprefix("begin ") for line in lines[lines.index("-- over") :] if line.startswith("begin ")
+    )
+    wrong = [f"begun {times} times at once: {call}" for call, times in later.items() if times > 1]
+    again = by_kind(later) + by_kind(_first_life(cut)) - (by_kind(_first_life(cut)) - recorded) - by_kind(cut.begun())
+    wrong += [f"done before: {call}" for call in again]
+    refused = [each.partition(":")[0] for each in cut.told("raised")]
+    if refused not in (["Busy"], ["NotFound"]):  # who is late finds that it is done
+        wrong.append(f"raised: {cut.told('raised')}")
+    return wrong
+
+
+def _first_life(scene: Scene) -> Counter[str]:
+    lines = scene.ledger
+    first = lines[: lines.index("-- over")]
+    return Counter(line.removeprefix("begin ") for line in first if line.startswith("begin "))
 
 
 def _serve() -> None:

@@ -11,6 +11,7 @@ import warnings
 
 warnings.simplefilter("ignore")
 
+import scenes  # noqa: E402
 from google.adk.agents.run_config import RunConfig, StreamingMode  # noqa: E402 - the warnings of its imports
 from google.adk.apps import App, ResumabilityConfig  # noqa: E402
 from google.adk.runners import Runner  # noqa: E402
@@ -18,8 +19,6 @@ from google.adk.sessions.base_session_service import GetSessionConfig  # noqa: E
 from google.adk.sessions.session import Session  # noqa: E402
 from google.adk.sessions.sqlite_session_service import SqliteSessionService  # noqa: E402
 from google.genai import types  # noqa: E402
-
-import scenes  # noqa: E402
 from scripted import tell  # noqa: E402
 
 USER, SESSION = {"user_id": "u"}, {"session_id": "s"}
@@ -35,7 +34,13 @@ async def main(scene: str, how: str) -> None:
         hf = holdfast.open(ours, lease=float(os.environ.get("LEASE") or 10))
         options = {"version": os.environ.get("VERSION"), "on_change": os.environ.get("ON_CHANGE") or "restart"}
         plugins = [HoldfastPlugin(hf, **options)]
-    service = SqliteSessionService(os.environ["ADK_DB"])
+        if os.environ.get("SERVICE") == "holdfast":
+            from holdfast.adapters.adk import HoldfastSessionService
+
+            service = HoldfastSessionService(holdfast=hf)
+            plugins = [HoldfastPlugin(service, **options)]
+    if not (ours and os.environ.get("SERVICE") == "holdfast"):
+        service = SqliteSessionService(os.environ["ADK_DB"])
     app = App(
         name="app",
         root_agent=scenes.SCENES[scene](),

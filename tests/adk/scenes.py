@@ -233,7 +233,9 @@ def as_tool() -> BaseAgent:
         agent(name, [call("fetch", what=name)], description="helps", include_contents="none") for name in ("ann", "bob")
     ]
     tools = [AgentTool(each) for each in inner]
-    return agent("boss", [call("ann", request="do"), call("bob", request="do")], [call("write")], tools=[*tools, tool("write")])
+    return agent(
+        "boss", [call("ann", request="do"), call("bob", request="do")], [call("write")], tools=[*tools, tool("write")]
+    )
 
 
 def told_the_time() -> BaseAgent:
@@ -248,7 +250,21 @@ def told_the_time() -> BaseAgent:
 SCENES: dict[str, Callable[[], Any]] = {
     made.__name__: made
     for made in (
-        sequence, mixed, parallel_calls, custom, progress, progress_rerun, nothing, agent_node, dynamic, fan_out,
-        transfer, renamed, once, confirmed, as_tool, told_the_time,
+        sequence,
+        mixed,
+        parallel_calls,
+        custom,
+        progress,
+        progress_rerun,
+        nothing,
+        agent_node,
+        dynamic,
+        fan_out,
+        transfer,
+        renamed,
+        once,
+        confirmed,
+        as_tool,
+        told_the_time,
     )
 }

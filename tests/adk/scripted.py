@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 from google.adk.models.base_llm import BaseLlm
@@ -29,7 +30,7 @@ def point() -> None:
 
 
 def tell(line: str) -> None:
-    with open(os.environ["LEDGER"], "a") as ledger:
+    with Path(os.environ["LEDGER"]).open("a") as ledger:
         ledger.write(line + "\n")
 
 
@@ -90,9 +91,7 @@ def after(steps: list[list[types.Part]]) -> Callable[[LlmRequest], list[types.Pa
     """One answer after another, by how many rounds of tools have been answered in the request."""
 
     def script(request: LlmRequest) -> list[types.Part]:
-        rounds = sum(
-            any(part.function_response for part in content.parts or []) for content in request.contents
-        )
+        rounds = sum(any(part.function_response for part in content.parts or []) for content in request.contents)
         return steps[min(rounds, len(steps) - 1)]
 
     return script

@@ -35,10 +35,10 @@ async def resume(
 async def _unfinished(runner: Runner, user_id: str, session_id: str) -> str:
     plugin = plugin_of(runner)
     if plugin is None:
-        raise HoldfastError(f"app {runner.app_name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App")
-    session = await runner.session_service.get_session(
-        app_name=runner.app_name, user_id=user_id, session_id=session_id
-    )
+        raise HoldfastError(
+            f"app {runner.app_name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App"
+        )
+    session = await runner.session_service.get_session(app_name=runner.app_name, user_id=user_id, session_id=session_id)
     where = f"session {session_id!r} of user {user_id!r} in app {runner.app_name!r}"
     if session is None:
         raise NotFound(f"there is no {where}")

@@ -96,7 +96,11 @@ class Turn:
                     yield event
         except BaseException as error:
             await self._ended(error)
-            if self.invocation is not None and self.invocation.stop is not None and not isinstance(error, GeneratorExit):
+            if (
+                self.invocation is not None
+                and self.invocation.stop is not None
+                and not isinstance(error, GeneratorExit)
+            ):
                 raise self.invocation.stop.error from None
             raise
         await self._ended(None)
@@ -158,7 +162,7 @@ class Turn:
 
     def _number(self, number: int) -> None:
         if number:  # what is behind a pause is told apart from what is before it
-            self.place = Place(self, f"answer#{number}")
+            self.place.scope = f"answer#{number}"
 
     # -- told by what ADK calls ------------------------------------------------------------------------------
 
@@ -193,7 +197,9 @@ class Turn:
         invocation = await self._claimed(self._run_id(context.invocation_id))
         self.invocation_id = context.invocation_id
         if invocation.is_done:
-            raise Mismatch(f"invocation {context.invocation_id} is done; it takes no more answers. Nothing was executed.")
+            raise Mismatch(
+                f"invocation {context.invocation_id} is done; it takes no more answers. Nothing was executed."
+            )
         if (began := turn_cut_short(invocation)) is not None:
             raise Again(invocation, began)
         self.invocation = invocation
@@ -204,7 +210,6 @@ class Turn:
         if self.invocation is not None and self.began is None and not self._is_begun:
             self._is_begun = True
             await self._record_begin(self.invocation)
-
 
     # -- beginning and ending --------------------------------------------------------------------------------
 

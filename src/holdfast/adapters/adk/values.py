@@ -40,7 +40,8 @@ def restored(value: Any) -> Any:
 
 def with_actions(value: Any, actions: EventActions) -> Any:
     """A result together with what the tool or node has asked for besides: changes of state, artifacts, a transfer."""
-    asked = actions.model_dump(mode="json", exclude_defaults=True)
+    dumped = actions.model_dump(mode="json", exclude_defaults=True)
+    asked = {name: told for name, told in dumped.items() if told is not None}
     return {_VALUE: plain(value), _ACTIONS: asked} if asked else plain(value)
 
 
