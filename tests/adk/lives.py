@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -37,13 +38,21 @@ class Host:
 
     def live(self, scene: str, how: str, env: dict[str, str], *, kill_after_s: float = 0, beside: int = 1) -> list[int]:
         """``beside`` processes at once; their exit codes, -9 for one that was killed."""
+        return self._ask({"scene": scene, "how": how, "env": env, "kill_after_s": kill_after_s, "beside": beside})
+
+    def _ask(self, asked: dict[str, Any]) -> list[int]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        asked = {"scene": scene, "how": how, "env": env, "kill_after_s": kill_after_s, "beside": beside}
         with self._lock:
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
             codes: list[int] = json.loads(self._process.stdout.readline())
         return codes
+
+    def outlived(self, scene: str, env: dict[str, str], stalled: dict[str, str], wait_s: float) -> list[int]:
+        """A process that is stopped at a point, and another one that resumes ``wait_s`` later; then the first goes on.
+        The exit codes of both."""
+        asked = {"scene": scene, "how": "start", "env": env, "stalled": stalled, "wait_s": wait_s}
+        return self._ask(asked)
 
 
 class Scene:
@@ -62,6 +71,9 @@ class Scene:
         with Path(self.env["LEDGER"]).open("a") as ledger:
             ledger.write("-- over\n")
         return codes
+
+    def outlived(self, stall_at: int, wait_s: float) -> list[int]:
+        return self.host.outlived(self.name, self.env, {"STALL_AT": str(stall_at)}, wait_s)
 
     @property
     def ledger(self) -> list[str]:
@@ -141,6 +153,9 @@ def _serve() -> None:
 
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
+        if "stalled" in asked:
+            print(json.dumps(_outlived(program, asked)), flush=True)
+            continue
         children = [_forked(program, asked) for _ in range(asked["beside"])]
         timers = []
         if asked["kill_after_s"]:
@@ -150,6 +165,16 @@ def _serve() -> None:
         for timer in timers:
             timer.cancel()
         print(json.dumps(codes), flush=True)
+
+
+def _outlived(program: Any, asked: dict[str, Any]) -> list[int]:
+    first = _forked(program, asked | {"env": asked["env"] | asked["stalled"]})
+    os.waitpid(first, os.WUNTRACED)
+    time.sleep(asked["wait_s"])  # until its lease has lapsed, which only time brings about
+    second = _forked(program, asked | {"how": "resume"})
+    codes = [os.waitstatus_to_exitcode(os.waitpid(second, 0)[1])]
+    os.kill(first, signal.SIGCONT)
+    return [os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]), *codes]
 
 
 def _forked(program: Any, asked: dict[str, Any]) -> int:

@@ -1,12 +1,14 @@
 """A model that follows a script, tools that leave a line in a ledger, and points where the process dies.
 
 The ledger is a file that outlives the process: a line when a call begins and one when it ends. ``DIE_AT`` in the
-environment is the number of the point, counted over all calls of the process, at which it kills itself."""
+environment is the number of the point, counted over all calls of the process, at which it kills itself, ``STALL_AT`` the
+one at which it is stopped, until somebody lets it go on."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ def point() -> None:
     _passed += 1
     if _passed == int(os.environ.get("DIE_AT") or 0):
         os._exit(9)
+    if _passed == int(os.environ.get("STALL_AT") or 0):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def tell(line: str) -> None:

@@ -58,3 +58,14 @@ def test_a_restart_keeps_what_must_happen_once(scene: Make) -> None:
     assert cut.live(DIE_AT="6") == [9]
     assert cut.live("resume", VERSION="2") == [0]
     assert cut.begun()["tool pay A"] == 1 and cut.begun()["model payer 1 -"] == 2
+
+
+def test_a_restart_does_not_go_past_a_doubt(scene: Make) -> None:
+    cut = scene("once", VERSION="1")
+    assert cut.live(DIE_AT="4") == [9]
+    assert cut.live("resume", VERSION="2") == [0] and cut.told("raised")[0].startswith("InDoubt: ")
+    assert cut.begun()["tool pay A"] == 1
+    asyncio.run(_doubt(cut, result={"paid": "A"}))
+    assert cut.live("resume", VERSION="2") == [0]
+    assert cut.begun()["tool pay A"] == 1 and cut.begun()["tool pay B"] == 1
+    assert cut.told("said")[-1] == "payer: payer is done"

@@ -20,7 +20,7 @@ from holdfast import codec
 from .values import plain
 
 if TYPE_CHECKING:
-    from .turn import Turn
+    from .turn import Began, Turn
 
 _TOLD = {"author", "branch", "content", "output", "error_code", "error_message", "actions", "isolation_scope"}
 _TEMPORARY = "temp:"
@@ -56,7 +56,7 @@ class TurnSessions(BaseSessionService):
         if session is None or not self._turn.is_about(session):
             return session
         if again is not None:
-            self._go_back(session, again.after, again.undo)
+            self._go_back(session, again)
             _window(session, config)
         else:
             await self._turn.found(session)
@@ -108,15 +108,18 @@ class TurnSessions(BaseSessionService):
             before = {key: {"was": plain(self._before[key])} if key in self._before else _ABSENT for key in keys}
             await self._turn.invocation.note("undo", before)
 
-    def _go_back(self, session: Session, after: str | None, undo: dict[str, Any]) -> None:
-        begins = 0
-        if after is not None:
-            ids = [event.id for event in session.events]
-            begins = ids.index(after) + 1 if after in ids else len(ids)
-        for event in session.events[begins:]:
-            if event.invocation_id == self._turn.invocation_id:
+    def _go_back(self, session: Session, began: Began) -> None:
+        ids = [event.id for event in session.events]
+        begins = ids.index(began.after) + 1 if began.after in ids else 0 if began.after is None else len(ids)
+        before: list[Event] = []
+        for at, event in enumerate(session.events):
+            # Of a new invocation every event is set aside: clocks that differ may have put it anywhere.
+            if event.invocation_id == self._turn.invocation_id and (at >= begins or began.number == 0):
                 self._stored.setdefault(fingerprint(event), deque()).append(event)
-        del session.events[begins:]
+            elif at < begins:
+                before.append(event)
+        session.events[:] = before
+        undo = began.undo
         self._undone = set(undo)
         for key, before in undo.items():
             if "was" in before:

@@ -20,8 +20,8 @@ _current: ContextVar[Place | None] = ContextVar("holdfast_adk_place", default=No
 
 
 class Place:
-    """``scope`` names it. ``holds_others``: an agent, a node or a call was made inside, so that it is gone through again
-    rather than recalled as a whole."""
+    """``scope`` names it. ``holds_others``: an agent, a node or a call was made inside, so that it is gone through
+    again rather than recalled as a whole."""
 
     def __init__(self, turn: Turn, scope: str = "", outer: Place | None = None) -> None:
         self.turn = turn

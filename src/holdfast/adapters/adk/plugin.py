@@ -15,6 +15,7 @@ from google.genai import types
 
 from holdfast.app import Holdfast
 from holdfast.definition import Definition
+from holdfast.delivery import Stop
 from holdfast.errors import HoldfastError
 
 from . import seams, tools
@@ -99,8 +100,13 @@ async def invocation() -> None:
 
 async def _begins(context: InvocationContext) -> None:
     place = current_place()
-    if place is not None:
+    if place is None:
+        return
+    try:
         await place.turn.begins(context)
+    except HoldfastError as refusal:  # what is no Exception reaches the caller as it is
+        place.turn.refusal = refusal
+        raise Stop(refusal) from None
 
 
 def plugin_of(runner: Runner) -> HoldfastPlugin | None:
@@ -111,7 +117,7 @@ def plugin_of(runner: Runner) -> HoldfastPlugin | None:
     if runner.plugin_manager.plugins[0] is not found[0]:
         first = runner.plugin_manager.plugins[0].name
         raise HoldfastError(
-            f"app {runner.app_name!r}: plugin {first!r} stands before HoldfastPlugin, and could keep the result of a tool "
-            "from it. Put HoldfastPlugin first in plugins=[…]. Nothing was executed."
+            f"app {runner.app_name!r}: plugin {first!r} stands before HoldfastPlugin, and could keep the result of a "
+            "tool from it. Put HoldfastPlugin first in plugins=[…]. Nothing was executed."
         )
     return found[0]

@@ -130,10 +130,14 @@ async def _once(place: ToolPlace, step: Definition, args: dict[str, Any]) -> dic
                 answer, why = None, f"{why}; verify= could not tell ({type(unsure).__name__}: {unsure})"
             else:
                 if answer is not NOT_DONE:
+                    invocation.results.settled(intent)
                     return {"result": answer} if not isinstance(answer, dict) else answer
         if step.verify is None or why.endswith(")"):
             raise invocation.poison(in_doubt(invocation.id, intent, why))
         await _close(place, intent)
+    elif (unmet := invocation.results.unmet) is not None:
+        why = f"the process that began it ended before its outcome was recorded, and {row.name!r} is asked for instead"
+        raise invocation.poison(in_doubt(invocation.id, unmet, why))
     key = idempotency_key(invocation.id, row)
     place.intent = replace(row, status="intent", result=encode_intent(key, None), started_ms=clock.now_ms())
     await invocation.record(place.intent)
@@ -142,5 +146,6 @@ async def _once(place: ToolPlace, step: Definition, args: dict[str, Any]) -> dic
 
 async def _close(place: ToolPlace, intent: Checkpoint) -> None:
     """The call certainly has not happened."""
+    place.turn.recorded.results.settled(intent)
     await place.turn.recorded.record(replace(intent, status="not_done", result=None, started_ms=clock.now_ms()))
     place.intent = None

@@ -17,6 +17,7 @@ from google.adk.sessions.session import Session
 from google.genai import types
 
 from holdfast import codec
+from holdfast.doubt import in_doubt
 from holdfast.errors import HoldfastError, Mismatch
 
 from .history import TurnSessions
@@ -67,6 +68,7 @@ class Turn:
         self.sessions = TurnSessions(runner.session_service, self)
         self.place = Place(self)
         self._runner = runner
+        self.refusal: HoldfastError | None = None  # why it cannot begin, told where ADK would tell something else
         self._context: InvocationContext | None = None
         self._is_begun = False
 
@@ -91,7 +93,7 @@ class Turn:
                 async for event in self._gone_through():
                     yield event
             except Again as again:
-                self._again(again)
+                await self._again(again)
                 async for event in self._gone_through():
                     yield event
         except BaseException as error:
@@ -104,6 +106,11 @@ class Turn:
                 raise self.invocation.stop.error from None
             raise
         await self._ended(None)
+
+    @property
+    def _stopped_by(self) -> HoldfastError | None:
+        stop = None if self.invocation is None else self.invocation.stop
+        return self.refusal if stop is None else stop.error
 
     async def _gone_through(self) -> AsyncGenerator[Event, None]:
         runner = copy.copy(self._runner)
@@ -144,20 +151,21 @@ class Turn:
             return False
         invocation = await self._claimed(id)
         if (began := turn_cut_short(invocation)) is not None:
-            self._again(Again(invocation, began), invocation_id)
+            await self._again(Again(invocation, began), invocation_id)
         else:
             self.invocation, self.invocation_id = invocation, invocation_id
         return True
 
-    def _again(self, again: Again, invocation_id: str = "") -> None:
-        self.invocation, self.began = again.invocation, again.began
+    async def _again(self, again: Again, invocation_id: str = "") -> None:
         self.invocation_id = invocation_id or self.invocation_id
         if self.message is not None and plain(self.message) != plain(again.began.message):
+            await again.invocation.hand_back("running")
             raise Mismatch(
-                f"invocation {self.invocation_id} is unfinished, and was asked something else than this message: resume "
-                "it without a message (holdfast.adapters.adk.resume), or leave out invocation_id= to begin a new one. "
-                "Nothing was executed."
+                f"invocation {self.invocation_id} is unfinished, and was asked something else than this message: "
+                "resume it without a message (holdfast.adapters.adk.resume), or leave out invocation_id= to begin a "
+                "new one. Nothing was executed."
             )
+        self.invocation, self.began = again.invocation, again.began
         self._number(again.began.number)
 
     def _number(self, number: int) -> None:
@@ -237,6 +245,11 @@ class Turn:
         invocation = self.invocation
         if invocation is None or invocation.is_done:
             return
+        if error is None and (intent := invocation.results.unmet) is not None:
+            why = "its outcome was never recorded, and the agents came to their end without asking for it"
+            error = invocation.poison(in_doubt(invocation.id, intent, why)).error
+            await invocation.hand_back("in_doubt", error)
+            raise error
         if error is None:
             if unmet := self.sessions.unmet:
                 invocation.log.warning("%d events stored before did not come about again; they stay", len(unmet))
