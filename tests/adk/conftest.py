@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lives import Host, Scene
+from adk_lives import Host, Scene
 
 
 @pytest.fixture(scope="module")

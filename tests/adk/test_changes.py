@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from lives import Scene, by_kind
+from adk_lives import Scene, by_kind
 
 pytestmark = pytest.mark.crash
 Make = Callable[..., Scene]

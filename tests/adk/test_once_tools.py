@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from lives import Scene
+from adk_lives import Scene
 
 import holdfast
 from holdfast import Checkpoint

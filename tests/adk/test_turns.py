@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from lives import Scene, by_kind, wrong_with
+from adk_lives import Scene, by_kind, wrong_with
 
 pytestmark = pytest.mark.crash
 SEED = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1_000_000))

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import agents, chain, cuts, flips, grounds, kills, machines, memory, writers, zombies
+from . import adk, agents, chain, cuts, flips, grounds, kills, machines, memory, writers, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -98,6 +98,7 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "chain": (0.25, of_chains),
     "kill": (0.2, of_kills),
     "agent": (0.1, of_agents),
+    "adk": (0.2, adk.run),
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
     "writers": (0.05, of_writers),
@@ -111,6 +112,8 @@ def replay(name: str) -> Findings:
     part, *rest = name.split()
     if part == "order":
         return memory.run(0, 0.0, only=int(rest[0]))
+    if part == "adk":
+        return adk.run(0, 0.0, only=" ".join(rest))
     if part == "flips":
         return flips.run(0, 0.0, only=int(rest[0]))
     if part == "machines":

@@ -111,17 +111,16 @@ class TurnSessions(BaseSessionService):
     def _go_back(self, session: Session, began: Began) -> None:
         ids = [event.id for event in session.events]
         begins = ids.index(began.after) + 1 if began.after in ids else 0 if began.after is None else len(ids)
-        before: list[Event] = []
+        kept: list[Event] = []
         for at, event in enumerate(session.events):
             # Of a new invocation every event is set aside: clocks that differ may have put it anywhere.
             if event.invocation_id == self._turn.invocation_id and (at >= begins or began.number == 0):
                 self._stored.setdefault(fingerprint(event), deque()).append(event)
             elif at < begins:
-                before.append(event)
-        session.events[:] = before
-        undo = began.undo
-        self._undone = set(undo)
-        for key, before in undo.items():
+                kept.append(event)
+        session.events[:] = kept
+        self._undone = set(began.undo)
+        for key, before in began.undo.items():
             if "was" in before:
                 session.state[key] = before["was"]
             else:

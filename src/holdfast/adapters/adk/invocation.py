@@ -80,7 +80,7 @@ class Invocation:
             raise
 
     async def _begin(self, claimed: Claimed, damage: HoldfastError | None) -> None:
-        self.home._sessions[self.row.no] = self  # type: ignore[assignment] # the heartbeat asks no more of a session
+        self.home._sessions[self.row.no] = self
         try:
             if damage is not None:
                 raise damage

@@ -25,8 +25,9 @@ async def resume(
     Raises ``NotFound`` if there is no such session, or nothing in it is unfinished, ``Busy`` if another process is at
     it, ``VersionMismatch``, ``InDoubt``, ``Fenced``, ``StoreError``, or what an agent raised."""
     invocation_id = await _unfinished(runner, user_id, session_id.strip())
-    asked = {} if run_config is None else {"run_config": run_config}
-    events = runner.run_async(user_id=user_id, session_id=session_id, invocation_id=invocation_id, **asked)
+    events = runner.run_async(
+        user_id=user_id, session_id=session_id, invocation_id=invocation_id, run_config=run_config
+    )
     async with aclosing(events):
         async for event in events:
             yield event

@@ -37,7 +37,8 @@ def install(plugin_of: Callable[[Runner], Any]) -> None:
     Runner.run_async = _turns(Runner.run_async, plugin_of)  # type: ignore[method-assign]
     LlmAgent.canonical_model_async = _recorded_model(LlmAgent.canonical_model_async)  # type: ignore[method-assign]
     BaseAgent.run_async = _agents(BaseAgent.run_async)  # type: ignore[method-assign]
-    BaseNode.run = _nodes(BaseNode.run)  # type: ignore[method-assign]
+    # Final to those who write nodes, which we do not.
+    BaseNode.run = _nodes(BaseNode.run)  # type: ignore[misc,method-assign] # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _turns(original: Callable[..., Any], plugin_of: Callable[[Runner], Any]) -> Callable[..., Any]:

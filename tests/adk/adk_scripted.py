@@ -1,8 +1,8 @@
 """A model that follows a script, tools that leave a line in a ledger, and points where the process dies.
 
 The ledger is a file that outlives the process: a line when a call begins and one when it ends. ``DIE_AT`` in the
-environment is the number of the point, counted over all calls of the process, at which it kills itself, ``STALL_AT`` the
-one at which it is stopped, until somebody lets it go on."""
+environment is the number of the point, counted over all calls of the process, at which it kills itself, ``STALL_AT``
+the one at which it is stopped, until somebody lets it go on."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from adk_scripted import Scripted, after, call, recorded, text
 from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, SequentialAgent
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events.event import Event
@@ -15,7 +16,6 @@ from google.adk.tools import FunctionTool
 from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.tool_context import ToolContext
 from google.adk.workflow import START, Workflow, node
-from scripted import Scripted, after, call, recorded, text
 
 
 def tool(name: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Processes that run ``program.py``, each in a life of its own, forked from one that has imported ADK already.
+"""Processes that run ``adk_program.py``, each in a life of its own, forked from one that has imported ADK already.
 
 ADK takes seconds to import and a scene some tens of milliseconds, so hundreds of lives would be mostly imports."""
 
@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+OVER = "-- over"
 _HERE = Path(__file__).parent
 
 
@@ -26,7 +27,7 @@ class Host:
 
     def __enter__(self) -> Host:
         self._process = subprocess.Popen(
-            [sys.executable, str(_HERE / "lives.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(_HERE / "adk_lives.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._lock = threading.Lock()
         return self
@@ -69,7 +70,7 @@ class Scene:
     def live(self, how: str = "start", *, kill_after_s: float = 0, beside: int = 1, **env: str) -> list[int]:
         codes = self.host.live(self.name, how, self.env | env, kill_after_s=kill_after_s, beside=beside)
         with Path(self.env["LEDGER"]).open("a") as ledger:
-            ledger.write("-- over\n")
+            ledger.write(OVER + "\n")
         return codes
 
     def outlived(self, stall_at: int, wait_s: float) -> list[int]:
@@ -81,6 +82,15 @@ class Scene:
 
     def begun(self) -> Counter[str]:
         return Counter(line.removeprefix("begin ") for line in self.ledger if line.startswith("begin "))
+
+    def begun_by_life(self) -> list[Counter[str]]:
+        lives: list[Counter[str]] = [Counter()]
+        for line in self.ledger:
+            if line == OVER:
+                lives.append(Counter())
+            elif line.startswith("begin "):
+                lives[-1][line.removeprefix("begin ")] += 1
+        return lives[:-1]
 
     def told(self, kind: str) -> list[str]:
         return [line.removeprefix(f"{kind} ") for line in self.ledger if line.startswith(f"{kind} ")]
@@ -113,43 +123,35 @@ def by_kind(calls: Counter[str]) -> Counter[str]:
     return kinds
 
 
+def begun_again(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
+    """What the last life began although it had been done. ``recorded``: what was recorded before it."""
+    lives = cut.begun_by_life()
+    too_often = by_kind(lives[-1]) - (by_kind(whole.begun()) - recorded)
+    return [f"life {len(lives)} began {call} {times} times too often" for call, times in too_often.items()]
+
+
 def wrong_with(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
-    """What differs from a life that nothing cut short, in sentences. ``recorded``: what was recorded when it was cut:
-    of the rest nobody can know whether it was finished."""
-    begun = cut.begun()
-    wrong = [f"never begun: {call}" for call in whole.begun() - begun]
-    for call, times in (by_kind(begun) - by_kind(whole.begun()) - (by_kind(_first_life(cut)) - recorded)).items():
-        wrong.append(f"begun {times} times too often: {call}")
+    """What differs, after the last life, from a scene that nothing cut short, in sentences."""
+    wrong = [f"never begun: {call}" for call in whole.begun() - cut.begun()] + begun_again(cut, whole, recorded)
     if cut.told("state")[-1:] != whole.told("state")[-1:]:
         wrong.append(f"state: {cut.told('state')[-1:]}, not {whole.told('state')[-1:]}")
-    if sorted(set(cut.told("said"))) != sorted(set(whole.told("said"))):
+    if set(cut.told("said")) != set(whole.told("said")):
         wrong.append(f"said: {cut.told('said')}, not {whole.told('said')}")
     return wrong + [f"raised: {each}" for each in cut.told("raised")]
 
 
-def race_is_wrong(cut: Scene, recorded: Counter[str]) -> list[str]:
+def race_is_wrong(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
     """What two processes that resumed at once did that one would not have done."""
-    lines = cut.ledger
-    later = Counter(
-        line.removeprefix("begin ") for line in lines[lines.index("-- over") :] if line.startswith("begin ")
-    )
-    wrong = [f"begun {times} times at once: {call}" for call, times in later.items() if times > 1]
-    again = by_kind(later) + by_kind(_first_life(cut)) - (by_kind(_first_life(cut)) - recorded) - by_kind(cut.begun())
-    wrong += [f"done before: {call}" for call in again]
+    wrong = begun_again(cut, whole, recorded)
+    wrong += [f"begun {times} times at once: {call}" for call, times in cut.begun_by_life()[-1].items() if times > 1]
     refused = [each.partition(":")[0] for each in cut.told("raised")]
     if refused not in (["Busy"], ["NotFound"]):  # who is late finds that it is done
         wrong.append(f"raised: {cut.told('raised')}")
     return wrong
 
 
-def _first_life(scene: Scene) -> Counter[str]:
-    lines = scene.ledger
-    first = lines[: lines.index("-- over")]
-    return Counter(line.removeprefix("begin ") for line in first if line.startswith("begin "))
-
-
 def _serve() -> None:
-    import program
+    import adk_program as program
 
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)

@@ -1,4 +1,4 @@
-"""``python program.py SCENE start|resume|message|id``: runs an app over ADK's own service on a file, in a new process.
+"""``python adk_program.py SCENE start|resume|message|id``: an app over ADK's own service on a file.
 
 ``ADK_DB`` is ADK's database, ``HOLDFAST_DB`` ours; without it ADK is alone. What is yielded goes to the ledger."""
 
@@ -11,7 +11,8 @@ import warnings
 
 warnings.simplefilter("ignore")
 
-import scenes  # noqa: E402
+import adk_scenes as scenes  # noqa: E402
+from adk_scripted import tell  # noqa: E402
 from google.adk.agents.run_config import RunConfig, StreamingMode  # noqa: E402 - the warnings of its imports
 from google.adk.apps import App, ResumabilityConfig  # noqa: E402
 from google.adk.runners import Runner  # noqa: E402
@@ -19,7 +20,6 @@ from google.adk.sessions.base_session_service import GetSessionConfig  # noqa: E
 from google.adk.sessions.session import Session  # noqa: E402
 from google.adk.sessions.sqlite_session_service import SqliteSessionService  # noqa: E402
 from google.genai import types  # noqa: E402
-from scripted import tell  # noqa: E402
 
 USER, SESSION = {"user_id": "u"}, {"session_id": "s"}
 
