@@ -45,6 +45,7 @@ test: $(VENV)/.dev
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture --minutes $(MINUTES)
+	@$(BIN)/python -m tests.teeth
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/run.py

@@ -26,6 +26,7 @@ PICTURES = HERE.parent / "docs" / "benchmarks"
 ROWS = (
     "one_step", "many_runs", "short_workflows", "busy_loop", "resume", "recall", "memory", "disk_bytes", "state",
     "cold_start", "postgres_step", "postgres_runs", "takeover", "waiting_memory",
+    "adk_append", "adk_append_postgres", "adk_read", "adk_many",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import codec
-from .store import Checkpoint, Signal
+from .store import BEFORE_ALL, Checkpoint, Signal
 from .store.damage import flaw_of_signal, legible
 
 
@@ -22,8 +22,9 @@ class Mailbox:
         self._rows: list[Checkpoint] | None = rows
         self._taken: set[int] = set()
         self._mail: dict[str, deque[Signal]] = {}
-        self.last_n = 0  # the last one seen
-        self.damaged: list[Signal] = []
+        self.last_n = BEFORE_ALL  # the last one seen that is as it was sent
+        self.damaged: list[Signal] = []  # and not told yet
+        self._strange: set[int] = set()  # the numbers of all that were damaged
 
     def put(self, signals: Iterable[Signal]) -> list[str]:
         """The names that there is new mail of. Of what was damaged on its way nobody can tell whom it is for."""
@@ -32,11 +33,13 @@ class Mailbox:
             self._taken = {n for row in self._rows if (n := signal_taken_by(row)) is not None}
             self._rows = None
         for signal in signals:
-            if signal.n > self.last_n:
-                self.last_n = signal.n
-                if flaw_of_signal(signal) is not None:
+            if flaw_of_signal(signal) is not None:
+                if signal.n not in self._strange:
+                    self._strange.add(signal.n)
                     self.damaged.append(legible(signal))
-                elif signal.n not in self._taken:
+            elif signal.n > self.last_n:
+                self.last_n = signal.n
+                if signal.n not in self._taken:
                     self._mail.setdefault(signal.name, deque()).append(signal)
                     names.append(signal.name)
         return names

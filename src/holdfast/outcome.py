@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+from .errors import HoldfastError
+
+_OURS = str(Path(__file__).parent)
 
 
 class RunOutcome:
@@ -28,12 +34,15 @@ class RunOutcome:
 
     def result(self) -> Any:
         """What was told, or raised; for when it is ``done``."""
+        error = self._told.exception()  # its own result() would put two frames more into every traceback
+        if error is not None:
+            raise error
         return self._told.result()
 
     def tell(self, value: Any = None, error: BaseException | None = None) -> None:
         """Called once, on the run's loop."""
         if error is not None:
-            self._told.set_exception(error)
+            self._told.set_exception(error.with_traceback(_of_the_program(error)))
         else:
             self._told.set_result(value)
         for waiting in self._waiting:
@@ -59,3 +68,12 @@ class RunOutcome:
                 await waiting
             finally:
                 del self._waiting[waiting]
+
+
+def _of_the_program(error: BaseException) -> TracebackType | None:
+    """Its traceback from where the program's own code begins: how the run was driven up to there helps nobody. An error
+    of holdfast's says itself what is wrong; one that should not have come out of it keeps all of its traceback."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.tb_next
+    return error.__traceback__ if frame is None and not isinstance(error, HoldfastError) else frame

@@ -26,7 +26,6 @@ from .records import count, refuse_damaged
 from .repairs import recorded
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
-from .versions import refuse_other_version
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -132,7 +131,6 @@ class Served:
         if workflow is None:
             raise Unloaded(f"workflow {row.workflow!r} is not known here any more")
         definition = workflow._definition
-        refuse_other_version(row, definition)
         call = call_again(workflow, row)
         call.take()
         found = await home._read(recorded, home._store, row)

@@ -633,6 +633,30 @@ def test_a_failure_whose_message_cannot_be_stored_is_history_too(
     asyncio.run(program())
 
 
+def test_a_traceback_shows_the_program_and_hardly_us(url: str) -> None:
+    """Not how the run was driven: of ours are the way to hf.run, and to the step."""
+
+    @step
+    async def broken() -> None:
+        raise ValueError("no tea")
+
+    @workflow(version="1")
+    async def plan() -> None:
+        await broken()
+
+    async def program() -> list[str]:
+        async with holdfast.open(url) as hf:
+            try:
+                await hf.run(plan(), id="a")
+            except StepFailed as failed:
+                return [frame.name for frame in traceback.extract_tb(failed.__traceback__)]
+        return []
+
+    found = asyncio.run(program())
+    assert found[0] == "program" and len(found) < 9, found
+    assert found[found.index("plan") - 1] == "result", found
+
+
 # -- steps that call steps ---------------------------------------------------------------------------------------
 
 

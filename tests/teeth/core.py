@@ -14,6 +14,20 @@ SWEEP = "tests/crash/test_sweep.py::"
 SUITE = "tests/store/test_store_suite.py"
 
 PLANTED = [
+    Plant(
+        "a last checkpoint whose number was damaged to a negative one is forgotten",
+        "src/holdfast/store/reading.py",
+        "def load(self, run_no: int, *, after: int = BEFORE_ALL)",
+        "def load(self, run_no: int, *, after: int = 0)",
+        [FLIPS + "test_what_nothing_but_a_look_at_the_whole_finds"],
+    ),
+    Plant(
+        "a damaged run forgets which failure is to be tried anew",
+        "src/holdfast/execution.py",
+        "            return self._failure.seqs\n        return sorted(run.ignored)",
+        "            pass\n        return sorted(run.ignored)",
+        [REPAIR + "::test_a_failed_run_that_was_damaged_tries_its_failure_anew"],
+    ),
     # -- what must stop a run ------------------------------------------------------------------------------
     Plant(
         "a step of a poisoned run starts anyway",

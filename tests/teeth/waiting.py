@@ -14,6 +14,14 @@ _OVERLOOKED = "tests/waiting/test_overlooked.py"
 
 PLANTED = [
     Plant(
+        name="a signal whose number was damaged to a higher one hides all that come after it",
+        file="src/holdfast/mailbox.py",
+        old="            if flaw_of_signal(signal) is not None:\n",
+        new="            if signal.n > self.last_n and flaw_of_signal(signal) is not None:\n"
+        "                self.last_n = signal.n\n",
+        tests=[f"{_WAITS}::test_a_damaged_signal_is_set_aside_and_named"],
+    ),
+    Plant(
         name="a sleep begins anew in each process",
         file="src/holdfast/waits.py",
         old="        if begun is not None:\n",
@@ -23,8 +31,8 @@ PLANTED = [
     Plant(
         name="a signal that was taken is taken again after a resume",
         file="src/holdfast/mailbox.py",
-        old="                elif signal.n not in self._taken:\n",
-        new="                else:\n",
+        old="                if signal.n not in self._taken:\n",
+        new="                if True:\n",
         tests=[f"{_WAITS}::test_mail_is_kept_if_sent_early_and_first_in_is_first_out"],
     ),
     Plant(

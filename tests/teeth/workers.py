@@ -85,13 +85,6 @@ PLANTED = [
         [PARKED + "test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew[memory]"],
     ),
     Plant(
-        "a worker guesses that another version will do",
-        "src/holdfast/served.py",
-        "        refuse_other_version(row, definition)\n",
-        "",
-        [PARKED + "test_a_parked_run_keeps_the_failures_that_are_to_be_tried_anew[memory]"],
-    ),
-    Plant(
         "a drained run begins its next step",
         "src/holdfast/calls.py",
         "        await run.hold()\n",

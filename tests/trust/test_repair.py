@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 import holdfast
-from holdfast import CodecError, step, workflow
+from holdfast import CodecError, StepFailed, step, workflow
 from holdfast.cli import _main
 
 executed: list[str] = []
@@ -200,3 +200,38 @@ def test_half_a_repair_is_none(store: Path) -> None:
     with pytest.raises(CodecError, match=f"checkpoint {seq} "):
         resumed(store)
     assert executed == []
+
+
+site_is_up = False
+
+
+@step
+async def publish(what: int) -> str:
+    if not site_is_up:
+        raise ConnectionError("the site does not answer")
+    return f"published {what}"
+
+
+@workflow(version="1")
+async def publication() -> str:
+    return await publish(await fetch("one"))
+
+
+def test_a_failed_run_that_was_damaged_tries_its_failure_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record was parked as damaged in between."""
+
+    async def main() -> str:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            return await hf.run(publication(), id="a")
+
+    with pytest.raises(StepFailed):
+        asyncio.run(main())
+    seq = changed(tmp_path / "a.db", "fetch", "usd = 7")
+    monkeypatch.setitem(globals(), "site_is_up", True)
+    with pytest.raises(CodecError):
+        asyncio.run(main())
+    code, said = told(capsys, "resolve", "a", str(seq), "--result", "3", "--store", str(tmp_path / "a.db"))
+    assert code == 0, said
+    assert asyncio.run(main()) == "published 3"

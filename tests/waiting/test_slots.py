@@ -113,7 +113,7 @@ gone_on = asyncio.Event()
 async def works_after_a_while() -> None:
     """What it does then takes none of our calls."""
     task: Any = asyncio.create_task(holdfast.wait_for("never", str))  # type: ignore[arg-type]
-    await asyncio.wait([task], timeout=0.2)
+    await asyncio.wait([task], timeout=1.0)
     await gone_on.wait()
     raw: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     await raw

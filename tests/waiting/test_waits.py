@@ -456,17 +456,23 @@ def test_the_wrong_type_is_set_aside_where_nobody_could_tell(hf: Holdfast, caplo
     asyncio.run(program())
 
 
-def test_a_damaged_signal_is_set_aside_and_named(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("change", [{"value": b"\xa3on"}, {"n": 1 - 2**63}, {"n": 1 + 2**62}], ids=repr)
+def test_a_damaged_signal_is_set_aside_and_named(change: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     async def program() -> None:
         store = MemoryStore()
         async with Holdfast(store) as hf:
-            async with live(hf, agent(1), "a"):
+            async with live(hf, agent(2), "a"):
                 pass
             await hf.send("a", "message", "one")
             await hf.send("a", "message", "two")
-            store._data.signals[1][0].value = b"\xa3one"[:3]
-            assert await hf.run(agent(1), id="a") == ["two"]
-            assert "signal 'message' (number 1) was damaged since it was sent" in caplog.text
+            signal = store._data.signals[1][0]
+            for name, value in change.items():
+                setattr(signal, name, value)
+            async with live(hf, agent(2), "a") as run:
+                await hf.send("a", "message", "three")
+                assert await asyncio.wait_for(run, 20) == ["two", "three"]
+            told = f"signal 'message' (number {signal.n}) was damaged since it was sent"
+            assert caplog.text.count(told) == 1
 
     asyncio.run(program())
 

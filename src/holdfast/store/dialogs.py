@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -23,6 +24,7 @@ _ENCODE = Encoder().encode
 Verdict: TypeAlias = bool | HoldfastError
 
 
+@lru_cache(maxsize=4096)
 def owner_of(*names: str) -> str:
     """Whose keys in ``shared``: an app's, those of a user in it, or those of one dialog of that user. Any names give
     text that every store can hold."""

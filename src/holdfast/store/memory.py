@@ -11,6 +11,7 @@ from holdfast.errors import CodecError
 from holdfast.store.memory_data import data_of
 from holdfast.store.memory_dialogs import MemoryDialogs
 from holdfast.store.protocol import (
+    BEFORE_ALL,
     FINISHED,
     Batch,
     Checkpoint,
@@ -152,7 +153,7 @@ class MemoryStore(MemoryDialogs):
         with self._data.lock:
             return {no: _add_up(self._data.checkpoints.get(no, {})) for no in run_nos}
 
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
         with self._data.lock:
             rows = self._data.checkpoints.get(run_no, {})
             return [copy.copy(rows[seq]) for seq in sorted(rows) if seq > after]
@@ -284,7 +285,7 @@ class MemoryStore(MemoryDialogs):
                 kept.append(signal)
             return copy.copy(row)
 
-    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+    def signals(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Signal]:
         with self._data.lock:
             return [copy.copy(each) for each in self._data.signals.get(run_no, ()) if each.n > after]
 

@@ -23,6 +23,7 @@ from holdfast.store.dialogs import Dialogs
 _ENCODE = Encoder().encode
 _PLACE_BITS = 0x7FFF_FFFF  # with the 32 of the whole it is a number that every database takes
 FINISHED = frozenset({"done", "failed", "cancelled"})
+BEFORE_ALL = -(2**63)  # is less than any number, also one that was damaged
 NEVER_MS = 2**62  # the time of a run that waits for something else than a time
 
 
@@ -319,7 +320,7 @@ class Store(Dialogs, Protocol):
         """One entry for each number asked for."""
         ...
 
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
         """The checkpoints with ``seq > after`` in order of ``seq``, unchecked: who uses one checks it."""
         ...
 
@@ -386,7 +387,7 @@ class Store(Dialogs, Protocol):
         ``key`` lies already, nor if the run is done or cancelled. The row as it is now, or None if there is none."""
         ...
 
-    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+    def signals(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Signal]:
         """The signals with ``n > after`` in order of ``n``, unchecked: who uses one checks it."""
         ...
 

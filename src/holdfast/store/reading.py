@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from holdfast.store.dialogs import Dialog, DialogEvent, SharedKey, Snapshot, owner_of
 from holdfast.store.owners import run_row
-from holdfast.store.protocol import Checkpoint, Claim, News, RunRow, Signal, Spent, is_text
+from holdfast.store.protocol import BEFORE_ALL, Checkpoint, Claim, News, RunRow, Signal, Spent, is_text
 
 _NEWEST = 2**63 - 1
 
@@ -56,7 +56,7 @@ class Reading(ABC):
             sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
         return sums
 
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
         # The columns come in the order of its fields. Each row is taken as it comes: thousands of tuples kept at once
         # would set off the garbage collector again and again.
         given = {"run_no": run_no, "after": after}
@@ -69,7 +69,7 @@ class Reading(ABC):
     def owners(self) -> list[str]:
         return [owner for (owner,) in self._ask("owners", {})]
 
-    def signals(self, run_no: int, *, after: int = 0) -> list[Signal]:
+    def signals(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Signal]:
         return signal_rows(self._ask("signals", {"run_no": run_no, "after": after}))
 
     def wakes(self, run_nos: Sequence[int]) -> dict[int, int]:

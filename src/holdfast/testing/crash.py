@@ -197,22 +197,26 @@ class _Sweeping:
             chosen = set(self.random.sample(points, limit))
             points = [point for point in points if point in chosen]
         self._do([*points, *(middle for middle in middles[:1] if middle not in points)])
-        resumed = self._resumed_from(middles, points)
-        # The claim's calls come before the first commit of a resume; behind it the first process saw them all.
-        pairs = [point for point in resumed if point[-1].method != "commit"]
+        resumed = self._sweep_a_resume(middles, points)
         rest = [(*first, point[-1]) for first in points for point in resumed]
-        pairs += self.random.sample(rest, min(second, len(rest)))
-        self._do(list(dict.fromkeys(pairs)))
+        pairs = self.random.sample(rest, min(second, len(rest)))
+        self._do([pair for pair in dict.fromkeys(pairs) if pair not in self.came])
 
-    def _resumed_from(self, middles: list[_Point], done: list[_Point]) -> list[_Point]:
-        """The points of a resume after a crash in the middle. How many rows a commit takes is not the same each time,
-        so the run may have ended there already: then one before it is the middle."""
+    def _sweep_a_resume(self, middles: list[_Point], done: list[_Point]) -> list[_Point]:
+        """The points of a resume after a crash in the middle, tried. How many rows a commit takes is not the same each
+        time, so the run may have ended before it comes to the middle: then one before it is taken."""
         for middle in middles:
             if middle not in self.calls and middle not in done:
                 self._do([middle])
-            if "claim" in self.calls.get(middle, {}):
-                return _points(middle, self.calls[middle])
-        return _points((), {})
+            if "claim" not in self.calls.get(middle, {}):
+                continue
+            resumed = _points(middle, self.calls[middle])
+            # The claim's calls come before the first commit of a resume; behind it the first process saw them all.
+            behind = [point for point in resumed if point[-1].method != "commit"]
+            self._do(behind)
+            if {point[-1].method for point in behind if self.came[point]} == {point[-1].method for point in behind}:
+                return resumed
+        return []
 
     def _do(self, points: list[_Point]) -> None:
         self.zygote.drive(map(self._lane, points), self.jobs)

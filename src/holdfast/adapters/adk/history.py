@@ -57,9 +57,10 @@ class TurnSessions(BaseSessionService):
             return session
         if again is not None:
             self._go_back(session, again)
-            _window(session, config)
         else:
             await self._turn.found(session)
+            if config is not None:
+                self._turn.seen = [event.id for event in session.events]
         self._begin(session)
         return session
 
@@ -116,7 +117,7 @@ class TurnSessions(BaseSessionService):
             # Of a new invocation every event is set aside: clocks that differ may have put it anywhere.
             if event.invocation_id == self._turn.invocation_id and (at >= begins or began.number == 0):
                 self._stored.setdefault(fingerprint(event), deque()).append(event)
-            elif at < begins:
+            elif at < begins and (began.seen is None or event.id in began.seen):
                 kept.append(event)
         session.events[:] = kept
         self._undone = set(began.undo)
@@ -125,15 +126,6 @@ class TurnSessions(BaseSessionService):
                 session.state[key] = before["was"]
             else:
                 session.state.pop(key, None)
-
-
-def _window(session: Session, config: GetSessionConfig | None) -> None:
-    if config is None:
-        return
-    if config.num_recent_events is not None:
-        session.events[:] = session.events[-config.num_recent_events :] if config.num_recent_events else []
-    if config.after_timestamp:
-        session.events[:] = [event for event in session.events if event.timestamp >= config.after_timestamp]
 
 
 def fingerprint(event: Event) -> bytes:

@@ -2,7 +2,7 @@
 
 A plugin is asked before and after a model and a tool, but never around a node, nor before a session is read, and its
 answer for a model stands in for the callbacks too. So these four are wrapped, once a process, when the first
-``HoldfastPlugin`` is made; for apps without one they do what they did (docs/design/adk.md)."""
+``HoldfastPlugin`` is made; for apps without one they do what they did (docs/design/adk-turns.md)."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ class HoldfastSessionService(BaseSessionService):
         except BaseException:
             lock.release()
             raise
-        # Whoever is cancelled here leaves the rest to the journal: the event is written, and the session told of it.
-        if not await asyncio.shield(written):
+        # Should the caller be cancelled here, the event is written all the same, and the session told of it.
+        if not await written:
             await self._refuse(session)
         return event
 

@@ -34,13 +34,15 @@ _BEGIN, _UNDO, _PAUSE = "turn", "undo", "pause"
 
 
 class Began(NamedTuple):
-    """How a turn began: as it was asked for, and what was the last event then. ``undo``: what it has changed since."""
+    """How a turn began: as it was asked for, and what was the last event then. ``seen``: those of a window that it saw,
+    None if it saw all. ``undo``: what it has changed since."""
 
     number: int
     message: types.Content | None
     invocation_id: str | None  # where the caller named it
     state_delta: dict[str, Any] | None
     after: str | None
+    seen: list[str] | None
     undo: dict[str, Any]
 
 
@@ -64,6 +66,7 @@ class Turn:
         self.invocation_id: str = ""
         self.began: Began | None = None
         self.after: str | None = None
+        self.seen: list[str] | None = None
         self.met: set[str] = set()  # ids of events that were stored before
         self.sessions = TurnSessions(runner.session_service, self)
         self.place = Place(self)
@@ -238,6 +241,7 @@ class Turn:
             "invocation_id": self.asked.get("invocation_id"),
             "state_delta": plain(self.asked.get("state_delta")),
             "after": self.after,
+            "seen": self.seen,
         }
         await invocation.note(_BEGIN, told)
 
@@ -295,4 +299,5 @@ def began_last(rows: Any) -> Began | None:
     if found is None:
         return None
     message = None if found["message"] is None else types.Content.model_validate_json(found["message"])
-    return Began(found["number"], message, found["invocation_id"], found["state_delta"], found["after"], undo)
+    asked = (found["number"], message, found["invocation_id"], found["state_delta"])
+    return Began(*asked, found["after"], found["seen"], undo)
