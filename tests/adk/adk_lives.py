@@ -100,6 +100,8 @@ class Scene:
         if not Path(self.env["HOLDFAST_DB"]).exists():
             return Counter()
         with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoint'").fetchall():
+                return Counter()
             rows = database.execute(
                 "SELECT name, key FROM checkpoint WHERE kind = 'step' AND status = 'done'"
             ).fetchall()
