@@ -135,8 +135,9 @@ def begun_again(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
 def wrong_with(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
     """What differs, after the last life, from a scene that nothing cut short, in sentences."""
     wrong = [f"never begun: {call}" for call in whole.begun() - cut.begun()] + begun_again(cut, whole, recorded)
-    if cut.told("state")[-1:] != whole.told("state")[-1:]:
-        wrong.append(f"state: {cut.told('state')[-1:]}, not {whole.told('state')[-1:]}")
+    for what in ("state", "events"):  # of these as many are stored
+        if cut.told(what)[-1:] != whole.told(what)[-1:]:
+            wrong.append(f"{what}: {cut.told(what)[-1:]}, not {whole.told(what)[-1:]}")
     if set(cut.told("said")) != set(whole.told("said")):
         wrong.append(f"said: {cut.told('said')}, not {whole.told('said')}")
     return wrong + [f"raised: {each}" for each in cut.told("raised")]

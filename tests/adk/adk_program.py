@@ -78,6 +78,7 @@ async def main(scene: str, how: str) -> None:
         if os.environ.get("TRACE"):
             raise
     session = await service.get_session(**asked)
+    tell(f"events {len(session.events)}")
     tell(f"state {sorted((key, value) for key, value in session.state.items())}")
     if ours:
         await hf.aclose()
