@@ -109,6 +109,14 @@ class Scene:
         return Counter(kind + name for kind, (name, _) in zip(kinds, rows, strict=True))
 
     @property
+    def is_done(self) -> bool:
+        """Whether an invocation came to its end, while nobody has the database open."""
+        if not self.recorded():
+            return False
+        with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
+            return bool(database.execute("SELECT 1 FROM run WHERE status = 'done'").fetchall())
+
+    @property
     def errors(self) -> str:
         return (self.folder / "errors").read_text() if (self.folder / "errors").exists() else ""
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from adk_scripted import Scripted, after, call, recorded, text
+from adk_scripted import Scripted, after, call, recorded, tell, text
 from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, SequentialAgent
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events.event import Event
@@ -203,10 +203,11 @@ def renamed() -> BaseAgent:
 
 def once() -> BaseAgent:
     """A payment that must happen once: its function is a step of holdfast's."""
-    from holdfast import step
+    from holdfast import idempotency_key, step
 
     @step(once=True, not_done=LookupError)
     async def pay(what: str) -> dict[str, Any]:
+        tell(f"key {what} {idempotency_key()}")
         await recorded(f"tool pay {what}")
         if os.environ.get("NO_ACCOUNT"):
             raise LookupError("no such account")

@@ -43,6 +43,8 @@ def test_a_payment_that_did_not_happen_is_made_again(scene: Make) -> None:
     asyncio.run(_doubt(cut, retry=True))
     assert cut.live("resume") == [0]
     assert cut.begun()["tool pay A"] == 2 and cut.begun()["tool pay B"] == 1
+    first, again, other = cut.told("key")
+    assert first == again and other.removeprefix("B ") != first.removeprefix("A ")
 
 
 def test_a_refused_payment_is_no_doubt(scene: Make) -> None:

@@ -8,7 +8,6 @@ ADK = "src/holdfast/adapters/adk/"
 TURNS = "tests/adk/test_turns.py::"
 MESSAGES = "tests/adk/test_messages.py::"
 ONCE = "tests/adk/test_once_tools.py::"
-OWNERS = "tests/adk/test_owners.py::"
 CHANGES = "tests/adk/test_changes.py::"
 
 PLANTED = [
@@ -56,13 +55,6 @@ PLANTED = [
         [TURNS + "test_the_own_code_of_an_agent_runs_again_and_state_does_not_go_back"],
     ),
     Plant(
-        "a node that runs others is recalled without them",
-        ADK + "places.py",
-        "            place.holds_others = True\n",
-        "",
-        [TURNS + "test_the_history_of_an_agent_in_a_graph_is_whole"],
-    ),
-    Plant(
         "nodes are told apart by their number alone",
         ADK + "nodes.py",
         'place = around.inside(name if context is None else f"{name}[{digest[:_SHOWN].hex()}]")\n',
@@ -84,13 +76,6 @@ PLANTED = [
         [MESSAGES + "test_the_same_message_again_goes_on"],
     ),
     Plant(
-        "a call behind an answer takes the record of one before it",
-        ADK + "turn.py",
-        '            self.place.scope = f"answer#{number}"\n',
-        "            pass\n",
-        [MESSAGES + "test_a_confirmation_is_asked_for_and_answered"],
-    ),
-    Plant(
         "a payment begins without its intent",
         ADK + "tools.py",
         "    await invocation.record(place.intent)\n",
@@ -103,12 +88,5 @@ PLANTED = [
         "if keeps_all or _place(row) in once]",
         "if keeps_all]",
         [ONCE + "test_a_restart_keeps_what_must_happen_once"],
-    ),
-    Plant(
-        "who lost an invocation goes on with it",
-        ADK + "invocation.py",
-        "            raise self.poison(self._fenced()) from None\n",
-        "            pass\n",
-        [OWNERS + "test_one_that_slept_past_its_lease_begins_nothing_more"],
     ),
 ]

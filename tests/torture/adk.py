@@ -76,6 +76,8 @@ class Torture:
             self.findings.injected["kills"] += 1
             if code != -9 or (wrong := begun_again(cut, whole, recorded)):
                 return wrong if code == -9 else [f"a life ended with {code}"]
+            if cut.is_done:  # it was killed on its way out, and the message would be another one now
+                return [f"never begun: {call}" for call in whole.begun() - cut.begun()]
             recorded = cut.recorded()
         return [f"no life of {_LIVES_MAX} came to its end"]
 

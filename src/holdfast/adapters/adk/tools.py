@@ -9,8 +9,9 @@ from google.adk.tools.tool_context import ToolContext
 from msgspec.structs import replace
 
 from holdfast import clock, codec
+from holdfast.context import give_key
 from holdfast.definition import Definition
-from holdfast.doubt import NOT_DONE, encode_intent, idempotency_key, in_doubt
+from holdfast.doubt import NOT_DONE, encode_intent, idempotency_key, in_doubt, told_by
 from holdfast.errors import StepFailed
 from holdfast.store import Checkpoint
 
@@ -45,6 +46,7 @@ async def before(tool: BaseTool, args: dict[str, Any], context: ToolContext) -> 
         invocation.recalled += 1
         return _answer(found, tool, context)
     place.row, place.began = row, clock.monotonic()
+    give_key(idempotency_key(invocation.id, row))
     step = step_of(tool)
     if step is not None and step.once:
         answer = await _once(place, step, args)
@@ -119,8 +121,10 @@ async def _once(place: ToolPlace, step: Definition, args: dict[str, Any]) -> dic
     can tell."""
     invocation, row = place.turn.recorded, place.row
     assert row is not None
+    key = idempotency_key(invocation.id, row)
     intent = invocation.results.begun(row)
     if intent is not None:
+        give_key(key := told_by(intent)[0])
         why = "the process that began it ended before its outcome was recorded"
         if step.verify is not None:
             try:
@@ -138,7 +142,6 @@ async def _once(place: ToolPlace, step: Definition, args: dict[str, Any]) -> dic
     elif (unmet := invocation.results.unmet) is not None:
         why = f"the process that began it ended before its outcome was recorded, and {row.name!r} is asked for instead"
         raise invocation.poison(in_doubt(invocation.id, unmet, why))
-    key = idempotency_key(invocation.id, row)
     place.intent = replace(row, status="intent", result=encode_intent(key, None), started_ms=clock.now_ms())
     await invocation.record(place.intent)
     return None
