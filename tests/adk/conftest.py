@@ -1,4 +1,4 @@
-"""One host of processes for a module, and scenes in folders of their own."""
+"""One host of processes for each worker of pytest, and scenes in folders of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from adk_lives import Host, Scene
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def host() -> Iterator[Host]:
     with Host() as host:
         yield host
