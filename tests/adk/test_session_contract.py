@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from adk_services import NAMES, OURS, THEIRS, event, our_service, said, talk, their_service, url_of
-from google.adk.errors._stale_session_error import StaleSessionError
+from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.sessions.base_session_service import BaseSessionService, GetSessionConfig

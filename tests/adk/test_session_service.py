@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from adk_services import NAMES, OURS, event, our_service, said, talk, url_of
-from google.adk.errors._stale_session_error import StaleSessionError
+from google.adk.errors import StaleSessionError
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 
@@ -42,15 +42,24 @@ async def made(service: HoldfastSessionService, count: int) -> list[Session]:
 def test_sessions_that_append_at_once_share_transactions(tmp_path: Path) -> None:
     async def test() -> None:
         async with our_service(str(tmp_path / "a.db")) as service:
-            sessions, calls = await made(service, 50), counted(service, "extend")
+            sessions, go = await made(service, 50), threading.Event()
+            write, batches = service.holdfast._store.extend, list[int]()
 
-            async def speak(session: Session) -> None:
-                for n in range(4):
-                    await service.append_event(session, event(f"{n}", state={f"user:{session.id}": n}))
+            def held(given: Any) -> Any:
+                batches.append(len(given))
+                assert go.wait(10)
+                return write(given)
 
-            await asyncio.gather(*map(speak, sessions))
-            assert len(calls) <= 40, f"{len(calls)} transactions for 200 events"
-            assert await service.get_user_state(**NAMES) == {f"s{n}": 3 for n in range(50)}
+            service.holdfast._store.extend = held  # type: ignore[method-assign]
+            appends = [
+                asyncio.create_task(service.append_event(each, event("x", state={f"user:{each.id}": 1})))
+                for each in sessions
+            ]
+            await asyncio.sleep(0)  # each of them has handed its event over, and waits
+            go.set()
+            await asyncio.gather(*appends)
+            assert sum(batches) == 50 and len(batches) <= 5, batches
+            assert len(await service.get_user_state(**NAMES)) == 50
 
     asyncio.run(test())
 
@@ -131,7 +140,7 @@ def test_who_is_cancelled_while_it_is_written_goes_on_with_the_same_session(tmp_
 
             service.holdfast._store.extend = held  # type: ignore[method-assign]
             first = asyncio.create_task(service.append_event(session, event("first", state={"n": 1})))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0)
             second = asyncio.create_task(service.append_event(session, event("second")))
             await asyncio.sleep(0)
             first.cancel()
@@ -287,5 +296,21 @@ def test_stale_is_told_from_gone() -> None:
             await made(service, 1)
             with pytest.raises(StaleSessionError):
                 await talk(service, session, "to one of the same name")
+
+    asyncio.run(test())
+
+
+def test_a_session_that_takes_no_state_holds_nobody_up() -> None:
+    class Frozen(dict[str, Any]):
+        def update(self, *given: Any, **more: Any) -> None:
+            raise TypeError("frozen")
+
+    async def test() -> None:
+        async with our_service("memory://") as service:
+            (session,) = await made(service, 1)
+            session.state = Frozen()
+            for _ in range(2):
+                with pytest.raises(TypeError, match="frozen"):
+                    await asyncio.wait_for(service.append_event(session, event(state={"n": 1})), 5)
 
     asyncio.run(test())

@@ -43,6 +43,22 @@ INSERT INTO holdfast.dialog_event (<dialog_event>)
 SELECT no, :seq, :turn, :at, :data, :checksum FROM moved
 RETURNING dialog_no
 
+-- name: extend_one_with/postgres
+-- One event, and the keys it sets, each once and in the order in which keys are locked.
+WITH moved AS (
+    UPDATE holdfast.dialog SET seq = :seq, at = :at, turns = :turns, checksum = :dialog_checksum
+    WHERE no = :no AND seq = CAST(:seq AS BIGINT) - 1
+    RETURNING no
+), put AS (
+    INSERT INTO holdfast.shared (<shared>)
+    SELECT k.* FROM moved CROSS JOIN unnest(CAST(:owners AS TEXT[]), CAST(:keys AS TEXT[]), CAST(:values AS BYTEA[]),
+        CAST(:key_checksums AS BIGINT[])) AS k
+    ON CONFLICT (owner, key) DO UPDATE SET value = excluded.value, checksum = excluded.checksum
+)
+INSERT INTO holdfast.dialog_event (<dialog_event>)
+SELECT no, :seq, :turn, :at, :data, :checksum FROM moved
+RETURNING dialog_no
+
 -- name: extend/postgres
 -- The dialogs are locked in the one order, all of them before any key, and the keys in theirs: of two batches that meet,
 -- one waits for the other. Of two events that set one key the later counts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from holdfast.store.dialogs import Extension
+from holdfast.store.dialogs import Extension, SharedKey
 from holdfast.store.postgres_link import Transaction
 from holdfast.store.postgres_rows import Array
 
@@ -16,8 +16,7 @@ def extend(t: Transaction, given: Sequence[Extension]) -> set[int]:
     after a lost connection does no harm."""
     written: set[int] = set()
     for part in _in_parts(given):
-        alone = len(part) == 1 and not part[0].shared
-        written.update(no for (no,) in (_extend_one(t, part[0]) if alone else _extend(t, part)))
+        written.update(no for (no,) in (_extend_one(t, part[0]) if len(part) == 1 else _extend(t, part)))
     for each in given:
         if each.dialog.no not in written:
             found = t.ask("event_standing", {"no": each.dialog.no, "seq": each.event.seq})
@@ -29,7 +28,19 @@ def extend(t: Transaction, given: Sequence[Extension]) -> set[int]:
 def _extend_one(t: Transaction, given: Extension) -> list[tuple[int]]:
     dialog, event = given.dialog, given.event
     row = {"no": dialog.no, "seq": event.seq, "at": event.at, "turns": dialog.turns, "dialog_checksum": dialog.checksum}
-    return t.ask("extend_one", {**row, "turn": event.turn, "data": event.data, "checksum": event.checksum})
+    row |= {"turn": event.turn, "data": event.data, "checksum": event.checksum}
+    if not given.shared:
+        return t.ask("extend_one", row)
+    return t.ask("extend_one_with", row | _columns(sorted(given.shared, key=lambda key: (key.owner, key.key))))
+
+
+def _columns(keys: Sequence[SharedKey]) -> dict[str, Array]:
+    return {
+        "owners": Array("text", [key.owner for key in keys]),
+        "keys": Array("text", [key.key for key in keys]),
+        "values": Array("bytea", [key.value for key in keys]),
+        "key_checksums": Array("int8", [key.checksum for key in keys]),
+    }
 
 
 def _extend(t: Transaction, given: Sequence[Extension]) -> list[tuple[int]]:
@@ -46,10 +57,7 @@ def _extend(t: Transaction, given: Sequence[Extension]) -> list[tuple[int]]:
             "data": Array("bytea", [e.event.data for e in given]),
             "checksums": Array("int8", [e.event.checksum for e in given]),
             "of": Array("int8", [no for no, _ in keys]),
-            "owners": Array("text", [key.owner for _, key in keys]),
-            "keys": Array("text", [key.key for _, key in keys]),
-            "values": Array("bytea", [key.value for _, key in keys]),
-            "key_checksums": Array("int8", [key.checksum for _, key in keys]),
+            **_columns([key for _, key in keys]),
         },
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from google.adk.errors._stale_session_error import StaleSessionError
+from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events.event import Event
@@ -22,7 +22,6 @@ from typing_extensions import override
 
 from holdfast import app
 from holdfast.app import Holdfast
-from holdfast.errors import HoldfastError
 from holdfast.store import Dialog, DialogEvent, Extension, Store, is_text
 
 from .loading import last_event, load, load_all, load_user_state, revision_of_row, session_of
@@ -137,11 +136,14 @@ class HoldfastSessionService(BaseSessionService):
         next_one = _extension(session, event, revision._replace(seq=seq, turns=turns))
         written: asyncio.Future[bool] = loop.create_future()
 
-        def done(verdict: bool | None, error: HoldfastError | None) -> None:
-            if verdict:
-                session.last_update_time = event.timestamp
-                session._storage_update_marker = marker_of(Revision(revision.no, seq, turns))
-                self._commit_event_to_session(session, event)
+        def done(verdict: bool | None, error: Exception | None) -> None:
+            try:
+                if verdict:
+                    session.last_update_time = event.timestamp
+                    session._storage_update_marker = marker_of(Revision(revision.no, seq, turns))
+                    self._commit_event_to_session(session, event)
+            except Exception as unexpected:  # the caller's state may be any mapping
+                error = unexpected
             lock.release()
             if written.cancelled():
                 return
