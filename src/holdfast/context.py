@@ -133,6 +133,15 @@ def random() -> float:
     return float(struct.unpack("<Q", _bits(frame, "random")[:8])[0] >> 11) * 2.0**-53
 
 
+_given_key: contextvars.ContextVar[str | None] = contextvars.ContextVar("holdfast_given_key", default=None)
+
+
+def give_key(key: str) -> None:
+    """From here on ``idempotency_key()`` is this one in this context: of a call that another framework makes, where it
+    is recorded without a run of ours around it."""
+    _given_key.set(key)
+
+
 def idempotency_key() -> str:
     """32 characters, the same over every attempt of the running step, in every process, and different for every call:
     what payment services and the like take to make one effect of several requests. In ``verify=`` it is the step's.
@@ -141,7 +150,7 @@ def idempotency_key() -> str:
     """
     frame = current_frame()
     if frame is None:
-        return _uuid.uuid4().hex
+        return _given_key.get() or _uuid.uuid4().hex
     step = frame.step
     if step is None or step.row.kind != "step":
         raise NotInRun(
