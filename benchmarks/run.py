@@ -25,7 +25,7 @@ DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 PICTURES = HERE.parent / "docs" / "benchmarks"
 ROWS = (
     "one_step", "many_runs", "short_workflows", "busy_loop", "resume", "recall", "memory", "disk_bytes", "state",
-    "cold_start", "postgres_step", "postgres_runs", "takeover", "waiting_memory",
+    "state_sizes", "cold_start", "postgres_step", "postgres_runs", "takeover", "waiting_memory",
 )  # fmt: skip
 
 
