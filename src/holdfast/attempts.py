@@ -37,7 +37,7 @@ async def attempts(
     base = frame.view.begin(alone=alone)
     for attempt in range(1, definition.attempts + 1):
         row.attempts = attempt
-        view = base if definition.attempts == 1 else base.begin(alone=True)
+        view = base if definition.attempts == 1 else base.anew()
         inside = frame.inside(scope, view, progress)
         try:
             if once is None:

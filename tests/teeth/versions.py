@@ -90,8 +90,8 @@ PLANTED = [
     Plant(
         "the state of an earlier attempt is read with this one's",
         "src/holdfast/state.py",
-        "    for row in present(list(rows)):\n",
-        "    for row in rows:\n",
+        "    for each in present(list(rows)):\n",
+        "    for each in rows:\n",
         ["tests/versions/test_show.py"],
     ),
     Plant(
