@@ -8,7 +8,7 @@ ADK = "src/holdfast/adapters/adk/"
 TURNS = "tests/adk/test_turns.py::"
 MESSAGES = "tests/adk/test_messages.py::"
 ONCE = "tests/adk/test_once_tools.py::"
-CHANGES = "tests/adk/test_changes.py::"
+CHANGES = "tests/adk/test_changed_agents.py::"
 
 PLANTED = [
     Plant(
