@@ -99,15 +99,15 @@ PANELS: list[tuple[str, str, str, str, dict[str, Callable[[Medians], float]]]] =
         },
     ),
     (
-        "A step that changes a small key beside 1 MB of state",
+        "A step that appends to a list of 1 MB",
         "ms",
         "state",
-        "beside_1_mb_ms",
+        "append_ms",
         {
-            "the same step without the 1 MB": lambda m: m["beside_nothing_ms"],
-            "the state copied": lambda m: m["copy_ms"],
-            "the state compared": lambda m: m["compare_ms"],
-            "the rest": lambda m: m["beside_1_mb_ms"] - m["beside_nothing_ms"] - m["copy_ms"] - m["compare_ms"],
+            "a step that sets a small key": lambda m: m["beside_nothing_ms"],
+            "the list copied": lambda m: m["copy_ms"],
+            "the list compared": lambda m: m["compare_ms"],
+            "the rest": lambda m: m["append_ms"] - m["beside_nothing_ms"] - m["copy_ms"] - m["compare_ms"],
         },
     ),
 ]

@@ -6,12 +6,14 @@ import copy as stdlib_copy
 import math
 from decimal import Decimal
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast import codec, delta
+from holdfast.delta import difference
 from holdfast.errors import CodecError, StateConflict
 
 leaves = st.one_of(
@@ -84,7 +86,8 @@ def test_applying_the_difference_gives_the_new_state(data: st.DataObject) -> Non
     kept = codec.encode(change, codec.Types.none, "the change")
     change = codec.decode(kept, codec.Types.none, "the change")
     for check in (True, False):
-        live = delta.copy(base)
+        live = {key: delta.copy_of_recorded(value) for key, value in base.items()}
+        assert exact(live) == exact(base)
         delta.apply(live, change, check=check)
         assert exact(live) == exact(new)
         assert not ids(live) & (ids(change) | ids(new) | ids(base))
@@ -131,12 +134,132 @@ def test_appends_and_other_keys_commute(base: Any, more: Any, others: Any, value
     assert exact(live) == exact({**base, "list": [1, [2], *more, *others], "dict": expected})
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small values are changed in part too, as big ones are."""
+    monkeypatch.setattr(difference, "_OVERHEAD", -1000)
+    monkeypatch.setattr(difference, "_TEXT_MIN", 2)
+
+
+PARTS = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(st.data(), st.booleans())
+@settings(PARTS, max_examples=300)
+def test_parts_of_a_value_are_replayed_exactly(eager: None, data: st.DataObject, overlaps: bool) -> None:
+    base = data.draw(states)
+    new = data.draw(edited(base))
+    change = delta.diff(base, new, overlaps=overlaps) or {}
+    change = codec.decode(codec.encode(change, codec.Types.none, "the change"), codec.Types.none, "the change")
+    delta.refuse_malformed(change, "the change")
+    for check in (True, False):
+        live = delta.copy(base)
+        delta.apply(live, change, check=check)
+        assert exact(live) == exact(new)
+    before = exact(base)
+    plan = delta.planned(base, change)
+    made = {key: delta.performed(base.get(key), step) for key, step in plan.items() if step[0] != "del"}
+    kept = {key: value for key, value in base.items() if plan.get(key) != ["del"]}
+    assert exact({**kept, **made}) == exact(new)
+    assert exact(base) == before
+
+
+@given(st.data())
+@settings(PARTS, max_examples=200)
+def test_which_form_a_change_is_written_in_is_no_part_of_what_it_means(eager: None, data: st.DataObject) -> None:
+    base = data.draw(states)
+    first, second = data.draw(edited(base)), data.draw(edited(base))
+    one, two = delta.diff(base, first) or {}, delta.diff(base, second) or {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(difference, "_OVERHEAD", 1_000_000)
+        patch.setattr(difference, "_TEXT_MIN", 1_000_000)
+        wholes = delta.diff(base, first) or {}, delta.diff(base, second) or {}
+    outcomes = []
+    for changes in ((one, two), wholes):
+        live = delta.copy(base)
+        try:
+            for change in changes:
+                delta.apply(live, change)
+            outcomes.append(exact(live))
+        except StateConflict as conflict:
+            outcomes.append(str(conflict).split(":")[0].encode())
+    assert outcomes[0] == outcomes[1]
+
+
+RECORDS = [{"id": n, "tags": ["t"], "text": "x" * 100} for n in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "bytes_max"),
+    [
+        (lambda r: r.append({"id": 7}), 30),
+        (lambda r: r[500]["tags"].append("new"), 60),
+        (lambda r: [r[i].update(text="changed") for i in (3, 500, 998)], 300),
+        (lambda r: (r[3].update(id=-1), r[600]["tags"].clear(), r.append({"id": 7})), 150),
+        (lambda r: r.pop(0), 60),
+        (lambda r: r.insert(500, {"id": 7}), 60),
+        (lambda r: (r.pop(10), r.pop(500), r.insert(700, "x"), r[900].update(id=0)), 200),
+        (lambda r: r.__setitem__(4, "another type"), 80),
+        (lambda r: r.append(r.pop(0)), 250),
+    ],
+)
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_an_edit_inside_of_a_list_is_as_big_as_what_changed(edit: Any, bytes_max: int, overlaps: bool) -> None:
+    base = {"records": RECORDS}
+    new = delta.copy(base)
+    edit(new["records"])
+    change = delta.diff(base, new, overlaps=overlaps)
+    assert change is not None
+    written = len(codec.encode(change, codec.Types.none, "the change"))
+    assert written <= bytes_max + (130 if overlaps else 0), (written, change)
+    step = delta.planned(base, change)["records"]
+    assert exact(delta.performed(RECORDS, step)) == exact(new["records"])
+    live = delta.copy(base)
+    kept, elements = live["records"], list(map(id, live["records"]))
+    delta.apply(live, change)
+    assert exact(live) == exact(new)
+    assert live["records"] is kept, "a reference to the list stays right"
+    assert len(set(elements) & set(map(id, kept))) >= 998, "and those to its elements"
+
+
+def test_a_text_is_changed_in_part() -> None:
+    base = {"text": "a" * 10_000, "bytes": b"b" * 10_000}
+    new = {"text": base["text"] + "more", "bytes": b"b" * 5_000 + b"mid" + b"b" * 5_000}
+    change = delta.diff(base, new, overlaps=False)
+    assert change == {"text": ["edit", [10_000], [[10_000, 0, "more", b""]]], "bytes": ["edit", [10_000], ANY]}
+    delta.apply(base, change)
+    assert base == new
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_an_edit_of_another_value_than_it_was_made_of_is_a_conflict(overlaps: bool) -> None:
+    base = {"records": RECORDS[:20]}
+    new = delta.copy(base)
+    new["records"][5] = "other"
+    change = delta.diff(base, new, overlaps=overlaps)
+    for spoil in (list.pop, list.reverse, lambda r: r[5].update(id=-5), lambda r: r.append(1)):
+        live = delta.copy(base)
+        spoil(live["records"])
+        before = exact(live)
+        with pytest.raises(StateConflict, match="changed records: "):
+            delta.apply(live, change)
+        assert exact(live) == before
+
+
 def changed(base: dict[str, Any], edit: Any) -> delta.Delta:
     view = delta.copy(base)
     edit(view)
     change = delta.diff(base, view)
     assert change is not None
     return change
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1, 1.0, b"x", Decimal(1), 2**70, (1,), {1}, [1], {"a": 1}, bytearray(b"x"), 1j]
+)
+def test_a_copy_of_what_was_recorded_is_exact(value: Any) -> None:
+    for records in ([{"text": "a"}, {"text": value}], [{"text": None}, {value: "a"}] if value.__hash__ else []):
+        assert exact(delta.copy_of_recorded(records)) == exact(records)
 
 
 def test_the_size_of_a_change_is_that_of_what_changed() -> None:

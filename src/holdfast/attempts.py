@@ -29,8 +29,7 @@ async def attempts(
     scope = call.scope
     if run.records.retries(frame, definition.name, call.key, call.n):
         run.records.try_anew(scope)
-    # Where an intent stands it is one, whatever the code says now.
-    is_once = definition.once or run.records.begun_at(row) is not None
+    is_once = definition.once or run.records.is_irreversible(definition.name)
     once = Once(call, execute, row, progress) if is_once else None
     if once is not None and (known := await once.resumed(inputs)) is not None:
         return known.value, None, None
@@ -38,7 +37,7 @@ async def attempts(
     base = frame.view.begin(alone=alone)
     for attempt in range(1, definition.attempts + 1):
         row.attempts = attempt
-        view = base if definition.attempts == 1 else base.begin(alone=True)
+        view = base if definition.attempts == 1 else base.anew()
         inside = frame.inside(scope, view, progress)
         try:
             if once is None:

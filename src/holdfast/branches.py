@@ -20,8 +20,8 @@ from .store import as_text
 if TYPE_CHECKING:
     from .delivery import MovingThread
     from .run import LiveRun
-    from .state import View
     from .store import Checkpoint
+    from .views import View
 
 T = TypeVar("T")
 _ATTRIBUTE = "_holdfast_frame"

@@ -9,7 +9,6 @@ import operator
 import random as _random
 import struct
 import uuid as _uuid
-from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,67 +16,43 @@ from . import clock, codec, doubt
 from .branches import Frame, current_frame
 from .errors import NotInRun
 from .news import encode_chunk
-from .state import BodyView
+from .views import StateMapping, View
 
 if TYPE_CHECKING:
     from .app import Holdfast
 
 _COST_MAX = 10**15  # far above any real cost, so that no sum of them is too big for a store
 
-_plain_state: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("holdfast_plain_state")
+_plain_state: contextvars.ContextVar[View] = contextvars.ContextVar("holdfast_plain_state")
 
 
-def begin_outside() -> dict[str, Any]:
+def begin_outside() -> View:
     """The state of this context outside every run. What is called outside begins it, so that its tasks share it."""
     try:
         return _plain_state.get()
     except LookupError:
-        values: dict[str, Any] = {}
-        _plain_state.set(values)
-        return values
+        view = View({})
+        _plain_state.set(view)
+        return view
 
 
-def _values() -> dict[str, Any]:
+def _view() -> View:
     frame = current_frame()
-    if frame is None:
-        return begin_outside()
-    if isinstance(frame.view, BodyView):
-        frame.view.touch()
-    return frame.view.values
+    return begin_outside() if frame is None else frame.view
 
 
-class State(MutableMapping[str, Any]):
+class State(StateMapping):
     """The run's durable mapping, as the code that asks sees it: a step its own view, the workflow's body the live
-    state.
+    state. Outside a run it is an ordinary mapping of this context."""
 
-    Keys are ``str``; values are plain ``list``, ``dict`` and what else the codec takes. Changes inside a value are
-    seen. Outside a run it is an ordinary mapping of this context."""
-
-    def __getitem__(self, key: str) -> Any:
-        return _values()[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise TypeError(f"a key of holdfast.state is a str, got {key!r}")
-        _values()[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del _values()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(_values()))
-
-    def __len__(self) -> int:
-        return len(_values())
-
-    def __contains__(self, key: object) -> bool:
-        return key in _values()
+    __slots__ = ()
+    _name = "holdfast.state"
 
     def __repr__(self) -> str:
-        return f"holdfast.state({_values()!r})"
+        return f"{self._name}({super().__repr__()})"
 
 
-state = State()
+state = State(_view)
 
 
 def _frame(what: str) -> Frame:
@@ -133,6 +108,15 @@ def random() -> float:
     return float(struct.unpack("<Q", _bits(frame, "random")[:8])[0] >> 11) * 2.0**-53
 
 
+_given_key: contextvars.ContextVar[str | None] = contextvars.ContextVar("holdfast_given_key", default=None)
+
+
+def give_key(key: str) -> None:
+    """From here on ``idempotency_key()`` is this one in this context: of a call that another framework makes, where it
+    is recorded without a run of ours around it."""
+    _given_key.set(key)
+
+
 def idempotency_key() -> str:
     """32 characters, the same over every attempt of the running step, in every process, and different for every call:
     what payment services and the like take to make one effect of several requests. In ``verify=`` it is the step's.
@@ -141,7 +125,7 @@ def idempotency_key() -> str:
     """
     frame = current_frame()
     if frame is None:
-        return _uuid.uuid4().hex
+        return _given_key.get() or _uuid.uuid4().hex
     step = frame.step
     if step is None or step.row.kind != "step":
         raise NotInRun(

@@ -68,9 +68,8 @@ class Pending:
         error: BaseException | None = None
         try:
             # Live from the row too: what the step left in the state may be in others' hands, and change meanwhile.
-            change = decode_change(row).step if self._changed else None
-            if change:
-                frame.view.apply(change, row.seq)
+            if self._changed:
+                frame.view.apply(decode_change(row), row.seq)
         except StateConflict as conflict:
             error = StateConflict(f"run {run.id!r}, step {row.name!r}: {conflict}")
         except CodecError as unreadable:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from . import codec
 from .delivery import Stop
 from .errors import CodecError, InDoubt
+from .failure import Failure
 from .recall import Place, enclosing, is_inside, place_of, scope_of
+from .state import decode_change
 from .store import Checkpoint
 
 if TYPE_CHECKING:
@@ -60,14 +62,26 @@ def told_by(intent: Checkpoint) -> tuple[str, list[Any] | None]:
 
 
 def open_intents(rows: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """The intents that nothing closes, in the order of ``seq``."""
-    found: dict[Place, Checkpoint] = {}
+    """The intents that nothing closes, and that no later attempt has taken over, in the order of ``seq``. Under other
+    code another call may have come to stand at the place of one."""
+    found: dict[tuple[Place, bytes], Checkpoint] = {}
+    taken_over: set[int] = set()
     for row in rows:
+        call = place_of(row), row.fingerprint
         if row.status == "intent":
-            found[place_of(row)] = row
+            found[call] = row
+            taken_over.add(_source_of(row))
         elif row.kind == "step":
-            found.pop(place_of(row), None)
-    return sorted(found.values(), key=lambda row: row.seq)
+            found.pop(call, None)
+    return sorted((row for row in found.values() if row.seq not in taken_over), key=lambda row: row.seq)
+
+
+def _source_of(intent: Checkpoint) -> int:
+    """The intent of an earlier attempt that it takes over; 0 if of none, or if it is damaged, as others tell."""
+    try:
+        return decode_change(intent).kept
+    except CodecError:
+        return 0
 
 
 def in_doubt(run_id: str, intent: Checkpoint, why: str) -> InDoubt:
@@ -111,6 +125,7 @@ class Irreversible:
     def __init__(self, run: LiveRun) -> None:
         self._run = run
         self._flying: list[Checkpoint] = []
+        self.intended: list[Checkpoint] = []  # intents of attempts that have not begun; in a stopped run none will
         self._doubt: InDoubt | None = None
         self._waiting: list[Callable[[], None]] = []
 
@@ -167,6 +182,8 @@ class Irreversible:
                 why = f"its outcome was never recorded, and the program ended{how} without asking for it"
                 doubt = in_doubt(run.id, intent, why)
                 doubt.__cause__ = error
+                if error is not None:  # whoever goes on tries anew what failed, and may come to what is in doubt
+                    run.ignored.update(Failure.of_run(error, cancelled=run.cancelled, ignored=set()).seqs)
                 run.poison(doubt)
 
     async def _change(self) -> None:

@@ -332,6 +332,8 @@ class Execution:
             self.log.info("unloaded, it waits for %s", what_is_waited_for(finish.waiting, self.id))
         else:
             self._tell_stopped(run, str(error))
+        if not isinstance(error, CodecError):  # maybe of such an intent, which no store has taken
+            run.close_intents()
         try:
             await self._committed(finish)
         except HoldfastError as lost:

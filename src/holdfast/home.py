@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from . import branches
 from .admission import refuse_while_imported
@@ -22,10 +22,19 @@ from .unreturned import Unreturned
 
 if TYPE_CHECKING:
     from .execution import Execution
-    from .session import Session
     from .watching import Pulse
 
 T = TypeVar("T")
+
+
+class Held(Protocol):
+    """What is owned under a lease and is no run that an ``Execution`` drives: a session, an invocation of ADK."""
+
+    def renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
+        """Told by the heartbeat, on the journal's thread: the numbers of what is still ours, None if nobody knows."""
+
+    async def unload(self) -> None:
+        """The ``Holdfast`` is being closed."""
 
 
 class Home:
@@ -44,7 +53,7 @@ class Home:
 
     def _reset(self) -> None:
         self._live: dict[str, Execution] = {}
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, Held] = {}
         self._unreturned = Unreturned(self._store)
         self._session_ids: set[str] = set()  # of those that are open, and of those being opened
         self._owner: str | None = None

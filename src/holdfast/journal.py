@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ from .errors import Fenced, HoldfastError, StoreError
 from .lease import Lease
 from .news import Bulletin, Newsroom
 from .port import Entry, Finished, Outcome, Port, Row
-from .store import FINISHED, Batch, Checkpoint, Committed, Finish, Revision, RunRow, Store
+from .store import FINISHED, Batch, Checkpoint, Committed, Extension, Finish, Revision, RunRow, Store, Verdict
 
 BATCH_MAX = 1024  # rows a transaction
 _HALVED_FROM = 16  # fewer rows than this are not worth a second fsync
@@ -92,7 +92,8 @@ class Journal:
             self._refuse_what_is_left()
 
     async def committed(self, row: Row, loop: asyncio.AbstractEventLoop) -> Any:
-        """Commit a row and wait for that: the new row of a created run (None if its id existed), else None."""
+        """Commit a row and wait for that: the new row of a created run (None if its id existed), whether an event of a
+        dialog was written, else None."""
         waiting: asyncio.Future[Any] = loop.create_future()
 
         def done(result: Any, error: HoldfastError | None) -> None:
@@ -221,26 +222,34 @@ class Journal:
 
     def _commit(self, entries: list[Entry]) -> None:
         committed = Committed()
+        verdicts: dict[int, Verdict] = {}
         if self._failed is None:
-            sent = [entry.row for entry in entries if self._refusal(entry) is None]
+            extensions = [entry.row for entry in entries if isinstance(entry.row, Extension)]
             try:
-                committed = self.store.commit(_batch(sent))
+                if len(extensions) < len(entries):
+                    sent = [entry.row for entry in entries if self._refusal(entry) is None]
+                    committed = self.store.commit(_batch(sent))
+                if extensions:
+                    verdicts = dict(zip(map(id, extensions), self.store.extend(extensions), strict=True))
             except Exception as error:
                 self._failed = error
-        self._tell(entries, committed)
+        self._tell(entries, committed, verdicts)
 
-    def _tell(self, entries: list[Entry], committed: Committed) -> None:
+    def _tell(self, entries: list[Entry], committed: Committed, verdicts: Mapping[int, Verdict] = {}) -> None:
+        """``verdicts``: on the extensions among the rows, by the identity of each."""
         finished: dict[asyncio.AbstractEventLoop, list[Finished]] = {}
-        plain = not (self._failed or self._refused or committed.fenced or committed.created or committed.refused)
+        special = (
+            self._failed or self._refused or committed.fenced or committed.created or committed.refused or verdicts
+        )
         for entry in entries:
-            outcome = (entry, None, None) if plain else self._outcome(entry, committed)
+            outcome = self._outcome(entry, committed, verdicts) if special else (entry, None, None)
             finished.setdefault(entry.loop, []).append(outcome)
-        for loop, told in finished.items():
+        for loop, outcomes in finished.items():
             port = self._ports.get(loop)
             if port is not None:
-                port.post(told)
+                port.post(outcomes)
 
-    def _outcome(self, entry: Entry, committed: Committed) -> Finished:
+    def _outcome(self, entry: Entry, committed: Committed, verdicts: Mapping[int, Verdict]) -> Finished:
         row = entry.row
         if self._failed is not None:
             # Whether the failed transaction reached the disk is unknown, so nothing behind it may be acknowledged;
@@ -248,6 +257,9 @@ class Journal:
             error = StoreError(str(self._failed) or repr(self._failed))
             error.__cause__ = self._failed
             return entry, None, error
+        if isinstance(row, Extension):
+            verdict = verdicts[id(row)]
+            return (entry, verdict, None) if isinstance(verdict, bool) else (entry, None, verdict)
         if isinstance(row, RunRow):
             return entry, committed.created.get(row.id), committed.refused.get(row.id)
         refused = committed.refused.get(row.run_no)
@@ -265,7 +277,11 @@ class Journal:
         """Why nothing more of a run is written under this epoch: rows behind one that was refused would leave a gap. It
         can still be handed back, and is begun anew from what stands."""
         row = entry.row
-        if not self._refused or isinstance(row, RunRow) or (isinstance(row, Finish) and row.status not in FINISHED):
+        if (
+            not self._refused
+            or isinstance(row, (RunRow, Extension))
+            or (isinstance(row, Finish) and row.status not in FINISHED)
+        ):
             return None
         epoch, error = self._refused.get(row.run_no, (0, None))
         return error if row.epoch <= epoch else None
@@ -311,6 +327,6 @@ def _batch(rows: list[Row]) -> Batch:
         elif isinstance(row, Revision):
             revisions.append(row)
             appends.append(row.begins)
-        else:
+        elif isinstance(row, RunRow):
             creates.append(row)
     return Batch(creates=creates, appends=appends, revisions=revisions, finishes=finishes)

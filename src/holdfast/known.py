@@ -41,7 +41,7 @@ def accepted() -> dict[str, Code | None]:
         definition = workflow._definition
         if not _is_method(workflow):
             refuses = definition.on_change == "refuse"
-            code = Code(definition.version, PYTHON) if refuses else None
+            code = Code(definition.version, PYTHON, definition.schema_version or 0) if refuses else None
             found[definition.name] = code if found.get(definition.name, code) == code else None
     return found
 

@@ -17,7 +17,7 @@ import msgspec
 
 from . import codec
 from .errors import CodecError
-from .store import Checkpoint, Finish, News, Revision, RunRow, Store
+from .store import Checkpoint, Extension, Finish, News, Revision, RunRow, Store
 
 log = logging.getLogger("holdfast")
 
@@ -143,12 +143,12 @@ class Newsroom:
         if (self._arrived or self._waiting) and time.monotonic() >= self._written + FLUSH_EVERY_S:
             self._write()
 
-    def write_before(self, rows: Iterable[RunRow | Checkpoint | Revision | Finish]) -> None:
+    def write_before(self, rows: Iterable[RunRow | Checkpoint | Revision | Finish | Extension]) -> None:
         """A watcher that sees one of these has seen what its run told before."""
         if not (self._arrived or self._waiting):
             return
         self._collect()
-        if any(not isinstance(row, RunRow) and row.run_no in self._waiting for row in rows):
+        if any(not isinstance(row, (RunRow, Extension)) and row.run_no in self._waiting for row in rows):
             self._write()
 
     def _collect(self) -> None:

@@ -95,6 +95,7 @@ class Once:
         assert self._progress.key is not None
         told = encode_intent(self._progress.key, _expected_of(call))
         self._intent = replace(row, status="intent", result=told, started_ms=clock.now_ms())
+        run.irreversible.intended.append(self._intent)
         committed: asyncio.Future[None] = run.loop.create_future()
         run.note(self._intent, lambda: None if committed.done() else committed.set_result(None))
         cancelled: asyncio.CancelledError | None = None
@@ -106,6 +107,7 @@ class Once:
                     raise
                 cancelled = error
         run.check()
+        run.irreversible.intended.remove(self._intent)
         if cancelled is not None:
             self._close()
             raise cancelled
@@ -186,13 +188,14 @@ class Once:
         to it, and since nothing recorded depends on a call that is new, it may be waited for. Raises ``Stop``."""
         run, call = self._run, self._call
         waited_from = run.loop.time()
-        while (row := run.records.unmet(call.frame.scope)) is not None:
+        # A doubt waits for this call, and holds what this one waits for.
+        while not run.irreversible.holds(call.frame) and (row := run.records.unmet(self._row)) is not None:
             waited_s = run.loop.time() - waited_from
             waited_enough = waited_s > run.patience.usual_s(row) + _PATIENCE_S and not branches.has_moving_thread(run)
             if waited_enough or (run.alone and not call.in_thread):
                 await self._refuse(row)
             await asyncio.sleep(_LOOK_AGAIN_S)
-        if run.irreversible.holds(call.frame):  # what it waited for was asked for, and is in doubt
+        if run.irreversible.holds(call.frame):
             run.call_ended(self._row)
             await run.hold()
 

@@ -41,7 +41,8 @@ class Plan:
 
     ``ended``: "done" or "failed" if it came to its end, and ``error`` says how it failed. ``diverged`` is the text of
     ``Diverged``; ``stopped`` says what else stops the run, or this plan. ``unclaimed`` are checkpoints that no call has
-    asked for although the program has passed them; ``unreached`` those that what it rests at may ask for. ``hanging``
+    asked for although the program has passed them; ``unreached`` those that what it rests at may ask for; of another
+    version's record both are the results that are kept or left. ``hanging``
     are the lines at which code neither went on nor rested. ``version`` says what other code recorded the run, and what
     becomes of it under this one; ``kept`` counts the results it keeps then.
     """
@@ -165,6 +166,8 @@ class _Planning:
             inside = {each.scope for each in plan.would}
             plan.unclaimed, ahead = run.records.left_over(is_over=ended)
             plan.unreached = [each for each in ahead if inside.isdisjoint(enclosing(each.scope))]
+            if run.pool is not None:  # what may be kept of other versions lies at places that say nothing of these
+                (plan.unclaimed if ended else plan.unreached).extend(run.pool.left)
         elif isinstance(stop.error, Diverged):
             plan.diverged = str(stop.error)
         else:

@@ -15,18 +15,18 @@ from typing import Any, TypeAlias
 import msgspec
 
 from .errors import HoldfastError
-from .store import Checkpoint, Finish, Revision, RunRow
+from .store import Checkpoint, Extension, Finish, Revision, RunRow
 
 LATE_S = 0.002  # a batch later than this is starved by a busy loop
 YIELD_S = 0.004  # how long the loop then lets the committer have the interpreter
 
 Outcome: TypeAlias = Callable[[Any, HoldfastError | None], None]
-Row: TypeAlias = RunRow | Checkpoint | Revision | Finish
+Row: TypeAlias = RunRow | Checkpoint | Revision | Finish | Extension
 
 
 class Entry(msgspec.Struct):
-    """Something to be committed, and who is told on which loop. ``done(result, error)``: a created run's row, or
-    None.
+    """Something to be committed, and who is told on which loop. ``done(result, error)``: a created run's row, whether
+    a dialog's event was written, or None.
     """
 
     row: Row

@@ -30,6 +30,7 @@ class Records:
         self.run_id = run_id
         self.rows = rows
         self._claimed: set[int] = set()
+        self._asked_for: set[int] = set()  # claimed at some time, by an attempt that failed since, say
         self._at: dict[Place, Checkpoint] = {}
         self._of_name: dict[tuple[str, str, str], list[Checkpoint]] | None = None
         self._missing: list[Checkpoint] | None = None
@@ -40,6 +41,8 @@ class Records:
         # Waits, and steps that are executed once, without outcome.
         self._begun: dict[Place, Checkpoint] = {}
         self._intended: dict[Place, list[int]] = {}  # the numbers of the intents there ever were
+        self._irreversible: set[str] = set()  # the names of their steps
+        self._not_met: set[Place] = set()  # those of the places that no call stands at yet
         self._last = 0
         # (scope, from, until) of rows that followed a failure which was tried anew, so may not be asked for again
         self._detours: list[tuple[str, int, int]] = []
@@ -56,7 +59,13 @@ class Records:
         """A row that was recorded for a call just now."""
         self._put(row)
         self._of_name = None
+        self._claim(row)
+
+    def _claim(self, row: Checkpoint) -> None:
         self._claimed.add(row.seq)
+        self._asked_for.add(row.seq)
+        if self._intended and self._at.get(place := place_of(row)) is row:
+            self._not_met.discard(place)
 
     def _put(self, row: Checkpoint) -> None:
         """A later row of the same place (a failure tried anew) replaces the earlier one. A success that is replaced by
@@ -70,6 +79,8 @@ class Records:
                 self._begun.pop(place, None)
             if row.status == "intent":
                 self._intended.setdefault(place, []).append(row.seq)
+                self._irreversible.add(row.name)
+                self._not_met.add(place)
             return
         self._begun.pop(place, None)
         before = self._at.get(place)
@@ -106,13 +117,13 @@ class Records:
         versions = (version, *older) if older else (version,)
         here = self._at.get((frame.scope, frame.branch, name, key, n))
         if here is not None and _fits(here, versions, fingerprint) and here.seq not in self._claimed:
-            self._claimed.add(here.seq)
+            self._claim(here)
             return here
         if here is None:
             return None  # it was in flight; a later call with the same inputs keeps its own record
         for row in self._named(frame.scope, frame.branch, name):
             if row.seq not in self._claimed and _fits(row, versions, fingerprint):
-                self._claimed.add(row.seq)
+                self._claim(row)
                 return row
         if not _fits(here, versions, fingerprint):
             raise diverged(self.run_id, here, Asked(frame, version, inputs, fingerprint))
@@ -127,35 +138,44 @@ class Records:
         if row is not None:
             if not _fits(row, (version,), digest):
                 raise diverged(self.run_id, row, Asked(frame, version, inputs, digest))
-            self._claimed.add(row.seq)
+            self._claim(row)
         return row
 
     def begun_at(self, row: Checkpoint) -> Checkpoint | None:
         """The row that stands at the place of ``row`` and is no outcome, if nothing closes it."""
         return self._begun.get(place_of(row)) if self._begun else None
 
+    def is_irreversible(self, name: str) -> bool:
+        """Whether a step of this name was executed once, whatever the code says now."""
+        return name in self._irreversible
+
     @property
     def intents(self) -> list[Checkpoint]:
         """Of steps that are executed once, and of which it is not known what came of them."""
         return sorted((row for row in self._begun.values() if row.status == "intent"), key=lambda row: row.seq)
 
-    def unmet(self, scope: str) -> Checkpoint | None:
+    def unmet(self, asked: Checkpoint) -> Checkpoint | None:
         """The first irreversible step that took effect, or may have, and that the program has not asked for again,
-        now that it asks for another one in ``scope``."""
+        now that it asks for another one."""
         found = [row for row in self.intents if row.seq not in self._claimed]
-        done = [self._at[place] for place in self._intended if place in self._at]
+        done = [self._at[place] for place in self._not_met if place in self._at]
         done = [row for row in done if row.status == "done" and row.seq not in self._claimed]
         if done:
             calls = {scope_of(*place): row for place, row in self._at.items()}
-            found += [row for row in done if self._must_be_met(row, scope, calls)]
+            found += [row for row in done if self._must_be_met(row, asked, calls)]
         return min(found, key=lambda row: row.seq, default=None)
 
-    def _must_be_met(self, row: Checkpoint, scope: str, calls: dict[str, Checkpoint]) -> bool:
+    def _must_be_met(self, row: Checkpoint, asked: Checkpoint, calls: dict[str, Checkpoint]) -> bool:
         """``calls``: the recorded ones, by the scope they open."""
-        if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):
+        if row.seq in self._asked_anew and not is_inside(asked.scope, self._asked_anew[row.seq]):
             return False  # what is beside the call that is attempted anew does not depend on how that goes
-        if any(call.seq in self._claimed for each in enclosing(row.scope) if (call := calls.get(each)) is not None):
-            return False  # a finished call stands for all inside it
+        finished = (calls.get(each) for each in enclosing(row.scope))
+        around = [call for call in finished if call is not None and call.seq > row.seq]  # not what was resolved since
+        recorded = [row, *(call for call in around if call.seq <= self._recorded_until)]
+        if any(call.seq in self._claimed for call in around) and any(each.seq in self._asked_for for each in recorded):
+            return False  # a finished call stands for all inside it, but one executed anew has to have asked for that
+        if (row.name, row.fingerprint) == (asked.name, asked.fingerprint):
+            return True  # whatever way the program goes now, this would be the very same once more
         return not all(self._followed_a_failure(row.scope, seq) for seq in self._intended[place_of(row)])
 
     def _followed_a_failure(self, scope: str, seq: int) -> bool:
@@ -177,6 +197,8 @@ class Records:
                 if row.seq in self._claimed:
                     self._asked_anew[row.seq] = scope
                     self._claimed.discard(row.seq)
+                    if place_of(row) in self._intended:
+                        self._not_met.add(place_of(row))
                 if row.status != "done":
                     self._drop(row)
         self._of_name = None

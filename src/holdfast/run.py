@@ -6,9 +6,11 @@ It decides and performs no I/O: rows go out through ``submit`` and come back thr
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from . import branches, clock, resting
 from .delivery import Delivery, Pending, Stop
@@ -22,8 +24,9 @@ from .patience import Patience
 from .recall import OPEN, Records, blank_row, enclosing
 from .records import encode_unclaimed
 from .salvage import Pool, Sought
-from .state import BodyView, Change, encode_change, initial_state
+from .state import Change, encode_change, initial_state
 from .store import Checkpoint, RunRow
+from .views import BodyView
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -236,15 +239,20 @@ class LiveRun:
     async def hold(self) -> None:
         """Where something would begin in a run that is being drained or closed: wait until it is stopped. Raises
         ``Stop``."""
-        stopped: concurrent.futures.Future[None] = concurrent.futures.Future()  # who waits may be on another loop
+        loop = asyncio.get_running_loop()  # who waits may be on another one than the run's
+        stopped = loop.create_future()  # not of a thread: for whoever waits for threads that move, this one does not
 
         def stop() -> None:
             if not stopped.done():
                 stopped.set_result(None)
 
-        self.stops.append(stop)
+        def stop_there() -> None:
+            with suppress(RuntimeError):  # that loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(stop)
+
+        self.stops.append(stop_there)
         if self.stop is None:
-            await asyncio.wrap_future(stopped)
+            await stopped
         self.check()
 
     @property
@@ -351,13 +359,14 @@ class LiveRun:
     def _carry(self, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
         """Let it carry the change it makes, and what the body has changed since the row before."""
         # Not on the rows inside a call: these are no longer read once it is finished.
-        body = None if row.scope else self.view.carry(self.delivered)
-        if change or body or kept:
+        chunk = None if row.scope else self.view.carry(self.delivered)
+        body, full = chunk or (None, None)
+        if change or body or full or kept:
             where = f"the state change of {row.kind} {row.name!r}"
-            after = self.delivered if body else 0
-            row.delta = encode_change(Change(step=change, body=body, after=after, kept=kept), where)
-        if body:
-            self.view.carried(body)
+            after = self.delivered if body or full else 0
+            row.delta = encode_change(Change(step=change, body=body, full=full, after=after, kept=kept), where)
+        if chunk is not None:
+            self.view.carried(chunk)
 
     def _number(self, row: Checkpoint) -> None:
         self._seq += 1
@@ -381,12 +390,21 @@ class LiveRun:
 
         self._submit(row, told)
 
+    def close_intents(self) -> None:
+        """Before a stopped run is handed back: attempts that have not begun never will, and are no doubts."""
+        for intent in self.irreversible.intended:
+            row = replace(intent, status="not_done", result=None, delta=None, started_ms=clock.now_ms())
+            self._number(row)
+            self._submit(row, lambda _, error: None)
+
     def record_leftovers(self, unclaimed: list[Checkpoint]) -> None:
         """Before the run ends: what the body changed since the last row, and which records it never asked for."""
-        if not (body := self.view.carry(self.delivered)) and not unclaimed:
+        chunk = self.view.carry(self.delivered)
+        if not chunk.body and not unclaimed:
             return
         row = blank_row(self.no, self.epoch, kind="save")
-        row.delta = encode_change(Change(body=body, after=self.delivered), "the state") if body else None
+        if chunk.body:
+            row.delta = encode_change(Change(body=chunk.body, full=chunk.full, after=self.delivered), "the state")
         row.result = encode_unclaimed(unclaimed) if unclaimed else None
         self._number(row)
         self._submit(row, lambda _, error: None)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import codec
 from .branches import Frame
 from .diverging import Asked, called, diverged
+from .doubt import open_intents
 from .errors import Diverged
 from .past import Attempt, attempts_of
 from .recall import Place, enclosing, place_of, scope_of
@@ -61,7 +62,7 @@ class Pool:
         attempts = list(attempts_of(rows))
         sources = {row.seq: kept for row in rows if (kept := decode_change(row).kept)}
         self._once = _once_of(attempts, sources)
-        self._open = _open_intents(rows, sources)
+        self._open = {row.seq for row in open_intents(rows)}
         self._index(attempts, schema)
         for source in sources.values():
             self._claim(source)
@@ -199,11 +200,3 @@ def _once_of(attempts: Iterable[Attempt], sources: dict[int, int]) -> set[int]:
             if (place_of(row), row.fingerprint) in intents or sources.get(row.seq) in found:
                 found.add(row.seq)
     return found
-
-
-def _open_intents(rows: list[Checkpoint], sources: dict[int, int]) -> set[int]:
-    """The intents that nothing came after at their place, and that no later attempt has taken over."""
-    last: dict[Any, Checkpoint] = {}
-    for row in rows:
-        last[place_of(row), row.fingerprint] = row
-    return {row.seq for row in last.values() if row.status == INTENT} - set(sources.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
@@ -26,9 +26,10 @@ from .errors import (
 from .logs import RunLog
 from .recall import blank_row
 from .records import count, damage
-from .state import Change, encode_change, initial_state, replay
+from .state import Change, Reading, encode_change, replay
 from .store import Checkpoint, Finish, Revision, RunRow, revised
 from .upgrades import migrated, refuse_unfit_choice, refuse_unfit_schema
+from .views import BodyView, Carried, StateMapping
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class Session:
     """``async with hf.session(id) as session:`` one owner at a time; others wait until it is closed or its owner dies.
 
-    ``state`` is a plain dict, as it was saved last. Nothing is durable before ``await session.save()``.
+    Nothing is durable before ``await session.save()``.
     """
 
     def __init__(
@@ -63,7 +64,20 @@ class Session:
         self._row: RunRow | None = None
         self._lost: HoldfastError | None = None
         self._saving = asyncio.Lock()
-        self.state: dict[str, Any] = {}
+        self._view = BodyView({}, [])
+        self._state = StateMapping(lambda: self._view)
+
+    @property
+    def state(self) -> MutableMapping[str, Any]:
+        """A mapping of str to plain values, as it was saved last and changed since; a dict may be put in its place."""
+        return self._state
+
+    @state.setter
+    def state(self, values: MutableMapping[str, Any]) -> None:
+        values = dict(values)
+        for key in list(self._state):
+            del self._state[key]
+        self._state.update(values)
 
     async def __aenter__(self) -> Session:
         if self._row is not None:
@@ -80,8 +94,9 @@ class Session:
             claimed = await self._claim()
             row, rows = claimed.row, claimed.rows
             try:
-                self._saved = self._restored(claimed)
-                self.state = self._brought_along(row)
+                saved = self._restored(claimed)
+                self._view = BodyView(saved.state, [], saved.weights)
+                self._bring_along(row)
             except BaseException:
                 await self._hand_back(row)
                 raise
@@ -96,27 +111,27 @@ class Session:
         home._sessions[row.no] = self
         return self
 
-    def _restored(self, claimed: Claimed) -> dict[str, Any]:
+    def _restored(self, claimed: Claimed) -> Reading:
         if claimed.damage is not None:
             raise CodecError(damage(f"session {self.id!r}, {claimed.damage.what}", "open a session"))
-        return replay(initial_state(claimed.row), claimed.rows)
+        return replay(claimed.row, claimed.rows)
 
-    def _brought_along(self, row: RunRow) -> dict[str, Any]:
-        """What was saved, in the shape that this program expects; the first save will say so."""
-        saved: dict[str, Any] = delta.copy(self._saved)
+    def _bring_along(self, row: RunRow) -> None:
+        """Bring what was saved to the shape that this program expects; the first save will say so."""
         if row.schema_version == self._schema_version:
-            return saved
+            return
         was = f"session {self.id!r} was saved with schema version {row.schema_version}"
         if self._migrate is not None:
-            made: dict[str, Any] = migrated(saved, row.schema_version, self._migrate, f"session {self.id!r}")
+            saved: dict[str, Any] = delta.copy(self._view.current)
+            self.state = migrated(saved, row.schema_version, self._migrate, f"session {self.id!r}")
             self._log.warning("saved with schema version %d, brought to %d", row.schema_version, self._schema_version)
-            return made
+            return
         if self._on_change == "restart":
             self._log.warning(
                 "saved with schema version %d, begun anew as %d", row.schema_version, self._schema_version
             )
-            initial: dict[str, Any] = delta.copy(self._initial)
-            return initial
+            self.state = delta.copy(self._initial)
+            return
         raise VersionMismatch(
             f"{was}, and this program says {self._schema_version or 'none'}. Say with migrate= how the one becomes the "
             "other, begin anew from the initial state (on_change='restart'; what was saved stays in its history), or "
@@ -161,15 +176,15 @@ class Session:
         ``CodecError`` naming the place of a value that cannot be stored, ``StoreError``."""
         async with self._saving:
             row = self._open_row()
-            changed = delta.diff(self._saved, self.state)
+            chunk = self._view.carry(self._seq)
             is_other = self._row_schema_version != self._schema_version
-            if changed is None and not is_other:
+            if chunk.body is None and not is_other:
                 return
             checkpoint = blank_row(row.no, row.epoch, kind="save")
             checkpoint.version = str(self._schema_version or "")
-            checkpoint.delta = encode_change(Change(body=changed, after=self._seq), f"session {self.id!r}")
+            checkpoint.delta = self._encoded(chunk)
             # From here on the row is under way, also if whoever waits for it is cancelled.
-            self._saved = delta.copy(self.state)
+            self._view.carried(chunk)
             self._seq += 1
             checkpoint.seq = self._seq
             checkpoint.checksum = checkpoint.compute_checksum()
@@ -183,6 +198,10 @@ class Session:
             except (StoreError, CodecError) as error:
                 self._lost = error
                 raise
+
+    def _encoded(self, chunk: Carried) -> bytes | None:
+        change = Change(body=chunk.body, full=chunk.full, after=self._seq)
+        return encode_change(change, f"session {self.id!r}")
 
     def _revision(self, row: RunRow, begins: Checkpoint) -> Revision:
         """That the session is of this program's schema version from ``begins`` on."""
@@ -227,7 +246,7 @@ class Session:
 
     def _is_unsaved(self) -> bool:
         try:
-            return delta.diff(self._saved, self.state) is not None
+            return self._view.carry(self._seq).body is not None
         except CodecError:
             return True
 

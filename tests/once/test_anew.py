@@ -87,6 +87,38 @@ def test_in_a_call_that_is_worded_differently() -> None:
     in_memory(scene)
 
 
+def test_outside_of_a_call_that_asked_for_it_before_it_was_cut_off() -> None:
+    """Executed again, and finished without asking for it, that call does not stand for it."""
+    cut_off = [True]
+
+    @step
+    async def tool() -> None:
+        if cut_off:
+            await pay("rent")
+            await asyncio.sleep(60)
+
+    @step
+    async def turn() -> None:
+        await tool()
+
+    @workflow(version="1")
+    async def model() -> None:
+        await turn()
+        await pay("rent")
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(model(), id="x"))
+        while len(hf._store.load(1)) < 2:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        cut_off.clear()
+        assert isinstance(await ended(hf.run(model(), id="x")), Diverged)
+        assert effects == ["rent"]
+
+    in_memory(scene)
+
+
 def test_after_a_failure_that_was_tried_anew() -> None:
     said = ["rent"]
     trouble["A"] = 1
@@ -103,6 +135,34 @@ def test_after_a_failure_that_was_tried_anew() -> None:
         said[0] = "the rent"
         assert isinstance(await ended(hf.run(model(), id="x")), Diverged)
         assert effects == ["rent"]
+
+    in_memory(scene)
+
+
+def test_the_very_same_elsewhere_than_on_the_way_that_failed() -> None:
+    """What it had begun to make good need not be asked for again; done once more it would be a second payment."""
+    trouble["A"] = 1
+
+    async def branch() -> None:
+        await refund("rent")
+
+    @workflow(version="1")
+    async def model() -> None:
+        try:
+            await charge("A")
+        except StepFailed:
+            await refund("rent")
+            raise
+
+    @workflow(name=model._definition.name, version="1")
+    async def otherwise() -> None:
+        await charge("A")
+        await asyncio.create_task(branch())
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        assert isinstance(await ended(hf.run(model(), id="x")), StepFailed) and effects == ["refund rent"]
+        assert isinstance(await ended(hf.run(otherwise(), id="x")), Diverged)
+        assert effects == ["refund rent"]
 
     in_memory(scene)
 
@@ -419,5 +479,154 @@ def test_a_verify_that_forgets_its_return(slip: Any) -> None:
         doubt = await ended(hf.run(body("transfer"), id="x"))
         assert isinstance(doubt, InDoubt) and f"it returned {slip!r}, which is neither a str" in str(doubt)
         assert await hf.run(body("tell"), id="y") is slip, "where that is a result it is one"
+
+    in_memory(scene)
+
+
+def test_a_step_that_is_not_executed_once_any_more_in_another_branch() -> None:
+    """The record tells that it was; the code cannot take that back under the same version."""
+
+    @step(name="transfer", once=True)
+    async def transfer(what: str) -> str:
+        effects.append(what)
+        return what
+
+    @step(name="transfer")
+    async def transfer_again(what: str) -> str:
+        effects.append(what)
+        return what
+
+    async def branch() -> None:
+        await transfer("rent")
+
+    async def before() -> None:
+        await asyncio.create_task(branch())
+        raise LookupError("the process ends here, say")
+
+    async def after() -> None:
+        await transfer_again("rent")
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        assert isinstance(await ended(hf.run(workflow(name="w", version="1")(before)(), id="x")), LookupError)
+        assert isinstance(await ended(hf.run(workflow(name="w", version="1")(after)(), id="x")), Diverged)
+        assert effects == ["rent"]
+
+    in_memory(scene)
+
+
+# -- several doubts ----------------------------------------------------------------------------------------
+
+
+def test_doubts_beside_each_other_are_told_one_after_the_other() -> None:
+    """The first is settled, and waits until the others have been asked for; the second holds the third meanwhile."""
+    away = [True]
+
+    @step(name="transfer", once=True)
+    async def transfer(what: str) -> str:
+        effects.append(what)
+        if away:
+            await asyncio.sleep(60)
+        return what
+
+    @workflow(version="1")
+    async def several() -> list[str]:
+        return list(await asyncio.gather(*(transfer(what) for what in "abc")))
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(several(), id="x"))
+        while len(effects) < 3:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        away.clear()
+        for what in "abc":
+            async with asyncio.timeout(10):
+                doubt = await ended(hf.run(several(), id="x"))
+            assert isinstance(doubt, InDoubt) and doubt.inputs == {"what": what}
+            await hf.resolve("x", doubt.seq, retry=True)
+        assert await hf.run(several(), id="x") == ["a", "b", "c"] and effects == [*"abcabc"]
+
+    in_memory(scene)
+
+
+def test_a_failure_before_a_doubt_is_tried_anew_as_soon_as_that_is_settled() -> None:
+    away = [True]
+
+    @step(name="transfer", once=True)
+    async def transfer() -> str:
+        effects.append("transfer")
+        if away:
+            await asyncio.sleep(60)
+        return "done"
+
+    @step(name="before it")
+    async def before_it() -> None:
+        if away:
+            await asyncio.sleep(60)
+        _fail("before it")
+
+    async def then() -> str:
+        await asyncio.sleep(0.05)
+        return await transfer()
+
+    @workflow(version="1")
+    async def both() -> Any:
+        return await asyncio.gather(before_it(), then())
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(both(), id="x"))
+        while not effects:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        away.clear()
+        trouble["before it"] = 1
+        doubt = await ended(hf.run(both(), id="x"))
+        assert isinstance(doubt, InDoubt) and isinstance(doubt.__cause__, StepFailed)
+        await hf.resolve("x", doubt.seq, retry=True)
+        assert await hf.run(both(), id="x") == [None, "done"]
+
+    in_memory(scene)
+
+
+def test_what_a_doubt_holds_is_waited_for_by_nobody() -> None:
+    """An outcome has its turn behind a record of a call that is held."""
+    away = [True]
+
+    async def look() -> Any:
+        return holdfast.NOT_DONE
+
+    async def act(what: str) -> str:
+        effects.append(what)
+        if away:
+            await asyncio.sleep(60)
+        return what
+
+    @step(name="transfer", once=True)
+    async def transfer() -> str:
+        return await act("transfer")
+
+    @step(name="verified", once=True, verify=look)
+    async def verified() -> str:
+        return await act("verified")
+
+    @step(name="outer")
+    async def outer() -> str:
+        return await charge("inner") + await act("outer")
+
+    @workflow(version="1")
+    async def several() -> list[str]:
+        return list(await asyncio.gather(verified(), transfer(), outer()))
+
+    async def scene(hf: holdfast.Holdfast) -> None:
+        killed = asyncio.ensure_future(hf.run(several(), id="x"))
+        while len(effects) < 3:
+            await asyncio.sleep(0.001)
+        killed.cancel()
+        await asyncio.wait({killed})
+        away.clear()
+        async with asyncio.timeout(10):
+            assert isinstance(await ended(hf.run(several(), id="x")), InDoubt)
+        assert effects[3:] == ["verified"]
 
     in_memory(scene)

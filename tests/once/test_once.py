@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.worker.inside import serving
 
 import holdfast
 from holdfast import NOT_DONE, CodecError, Diverged, HoldfastError, InDoubt, NotInRun, StepFailed, step, workflow
-from holdfast.store import open_store
+from holdfast.store import Batch, open_store
 
 effects: list[str] = []  # what happened outside, in order
 plan: dict[str, Any] = {}  # how the steps of a test behave
@@ -415,6 +416,46 @@ def test_unloaded_while_it_is_in_flight(tmp_path: Path) -> None:
             assert isinstance(doubt, InDoubt) and effects == []
 
     asyncio.run(scene())
+
+
+class Slow:
+    """A store that takes its time over the commit of an intent."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit(self, batch: Batch) -> Any:
+        if any(row.status == "intent" for row in batch.appends) and not self.asked.is_set():
+            self.asked.set()
+            assert self.may.wait(30)
+        return self._store.commit(batch)
+
+
+def test_unloaded_before_its_body_began(tmp_path: Path) -> None:
+    """Ctrl-C while the intent is being committed: nothing has happened, and nobody need find out."""
+    slow: Any = Slow(open_store(str(tmp_path / "a.db")))
+
+    async def cut_off() -> None:
+        async with holdfast.Holdfast(slow) as hf:
+            running = asyncio.create_task(ended(hf.run(one("pay"), id="x")))
+            await asyncio.to_thread(slow.asked.wait)
+            running.cancel()
+            await asyncio.sleep(0.05)
+            slow.may.set()
+            await asyncio.wait({running})
+            assert running.cancelled() and effects == []
+
+    async def resumed() -> None:
+        async with holdfast.open(tmp_path / "a.db") as hf:
+            assert await hf.run(one("pay"), id="x") == "paid A" and effects == ["A"]
+            assert [row.status for row in hf._store.load(1)] == ["intent", "not_done", "intent", "done"]
+
+    asyncio.run(cut_off())
+    asyncio.run(resumed())
 
 
 def test_a_worker_that_drains_gives_it_time(tmp_path: Path) -> None:

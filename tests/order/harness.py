@@ -185,7 +185,7 @@ def check(before: Record, cut: int, after: Record) -> None:
         now = now[: len(then)]
     if then != now:
         raise Wrong("what was recorded before the crash came about in another way:\n" + difference(then, now))
-    told = replay(INITIAL, rows)
+    told = replay(after.run, rows).state
     if told != after.state:
         raise Wrong(f"the state is {after.state}\n  but a reader of the record arrives at {told}")
 

@@ -401,7 +401,15 @@ def test_other_code_makes_of_a_run_what_its_on_change_says() -> None:
     refuse = plan("refuse")
     assert refuse.stopped is not None and refuse.stopped.startswith("VersionMismatch: run 'r' was recorded by version")
 
-    newer: Any = workflow(name="edited", version="2")(three)
+    assert [row.seq for row in salvage.unreached] == [1, 2], "what it rests at may ask for them"
+
+    async def shorter() -> list[str]:
+        return [await a(1), await a(3)]
+
+    newer: Any = workflow(name="edited", version="2")(shorter)
+    left = planned(lived(three, cut=3), newer.bind())
+    assert (left.ended, left.kept, [(row.seq, row.name) for row in left.unclaimed]) == ("done", 2, [(2, "b")])
+    newer = workflow(name="edited", version="2")(three)
     again = planned(lived(three, cut=2), newer.bind())
     assert (again.kept, calls(again), again.unclaimed) == (2, ["a3"], [])
 

@@ -36,13 +36,11 @@ def plain() -> dict[str, Any]:
 
 async def replayed(hf: holdfast.Holdfast, id: str) -> dict[str, Any]:
     """The state as a reader of the rows arrives at it."""
-    from holdfast import codec
     from holdfast.state import replay
 
     row = hf._store.get(id)
     assert row is not None
-    initial = codec.decode(row.state, codec.Types.none, "state", root="state") if row.state else {}
-    return replay(initial, hf._store.load(row.no))
+    return replay(row, hf._store.load(row.no)).state
 
 
 @step

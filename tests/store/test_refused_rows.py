@@ -13,7 +13,7 @@ import pytest
 from holdfast.errors import CodecError, StoreError
 from holdfast.store import Batch, Committed, Finish, open_store
 from holdfast.store.postgres import PostgresStore
-from holdfast.store.protocol import Refused
+from holdfast.store.refusing import Refused
 from holdfast.store.sqlite import SQLiteStore
 from holdfast.testing.store_suite import append, checkpoint, create, numbers, run_row
 

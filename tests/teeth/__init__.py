@@ -6,6 +6,9 @@ from importlib import import_module
 
 from .plant import Plant
 
-MODULES = ("core", "order", "watch", "disk", "postgres", "machines", "workers", "waiting", "once", "versions", "plans")
+MODULES = (
+    "core", "order", "watch", "disk", "postgres", "machines", "workers", "waiting", "once", "versions", "plans",
+    "sessions", "generated", "agents", "deltas",
+)  # fmt: skip
 
 PLANTED: list[Plant] = [each for module in MODULES for each in import_module(f"{__name__}.{module}").PLANTED]

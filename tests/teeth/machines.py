@@ -116,8 +116,8 @@ PLANTED = [
     Plant(
         "a run whose row was refused cannot be handed back",
         "src/holdfast/journal.py",
-        "isinstance(row, RunRow) or (isinstance(row, Finish) and row.status not in FINISHED)",
-        "isinstance(row, RunRow)",
+        "            or (isinstance(row, Finish) and row.status not in FINISHED)\n",
+        "",
         [_REFUSED + "test_behind_a_refused_row_nothing_of_its_run_is_written"],
     ),
     Plant(
@@ -130,7 +130,7 @@ PLANTED = [
     Plant(
         "a worker takes what other code recorded",
         "src/holdfast/known.py",
-        "            code = Code(definition.version, PYTHON) if refuses else None\n",
+        "            code = Code(definition.version, PYTHON, definition.schema_version or 0) if refuses else None\n",
         "            code = None\n",
         ["tests/worker/test_left_alone.py::test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one"],
     ),

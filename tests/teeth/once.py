@@ -83,8 +83,8 @@ PLANTED = [
     Plant(
         "what took effect need not be asked for again",
         "src/holdfast/once.py",
-        "        while (row := run.records.unmet(call.frame.scope)) is not None:\n",
-        "        while (row := None) is not None:\n",
+        "(row := run.records.unmet(self._row)) is not None:\n",
+        "(row := None) is not None:\n",
         [ONCE + "test_another_place_than_that_of_what_took_effect"],
     ),
     Plant(
@@ -153,8 +153,8 @@ PLANTED = [
     Plant(
         "a finished call that nobody asks for again stands for what took effect inside it",
         "src/holdfast/recall.py",
-        "        if any(call.seq in self._claimed for each",
-        "        if any(True for each",
+        "        if any(call.seq in self._claimed for call in around) and any(each.seq in self._asked_for for",
+        "        if around and any(True for",
         [ANEW + "test_in_a_call_that_is_worded_differently"],
     ),
     Plant(
@@ -174,7 +174,7 @@ PLANTED = [
     Plant(
         "what is beside a new attempt waits for it",
         "src/holdfast/recall.py",
-        "        if row.seq in self._asked_anew and not is_inside(scope, self._asked_anew[row.seq]):\n",
+        "        if row.seq in self._asked_anew and not is_inside(asked.scope, self._asked_anew[row.seq]):\n",
         "        if False:\n",
         [ANEW + "test_beside_a_call_that_is_attempted_anew"],
     ),
@@ -226,5 +226,55 @@ PLANTED = [
         "        with suppress(Fenced):",
         "        if True:",
         [RESOLVE + "test_somebody_goes_on_with_it_at_once"],
+    ),
+    Plant(
+        "what is held counts as a thread that moves",
+        "src/holdfast/run.py",
+        "        stopped = loop.create_future()",
+        "        import concurrent.futures\n\n"
+        "        stopped: Any = asyncio.wrap_future(concurrent.futures.Future(), loop=loop)",
+        [ANEW + "test_what_a_doubt_holds_is_waited_for_by_nobody"],
+    ),
+    Plant(
+        "a call that is executed again stands for what it does not ask for",
+        "src/holdfast/recall.py",
+        "for call in around) and any(each.seq in self._asked_for for each in recorded):",
+        "for call in around):",
+        [ANEW + "test_outside_of_a_call_that_asked_for_it_before_it_was_cut_off"],
+    ),
+    Plant(
+        "what is not once any more was never",
+        "src/holdfast/attempts.py",
+        "    is_once = definition.once or run.records.is_irreversible(definition.name)\n",
+        "    is_once = definition.once\n",
+        [ANEW + "test_a_step_that_is_not_executed_once_any_more_in_another_branch"],
+    ),
+    Plant(
+        "a failure before a doubt is forgotten",
+        "src/holdfast/doubt.py",
+        "                    run.ignored.update(",
+        "                    (",
+        [ANEW + "test_a_failure_before_a_doubt_is_tried_anew_as_soon_as_that_is_settled"],
+    ),
+    Plant(
+        "whatever stands at its place closes an intent",
+        "src/holdfast/doubt.py",
+        "        call = place_of(row), row.fingerprint\n",
+        '        call = place_of(row), b""\n',
+        ["tests/versions/test_kept_once.py::test_a_doubt_is_settled_although_another_call_has_taken_its_place"],
+    ),
+    Plant(
+        "an intent whose body never began is a doubt",
+        "src/holdfast/execution.py",
+        "            run.close_intents()\n",
+        "            pass\n",
+        [ONCE + "test_unloaded_before_its_body_began"],
+    ),
+    Plant(
+        "the very same may be done once more on another way",
+        "src/holdfast/recall.py",
+        "        if (row.name, row.fingerprint) == (asked.name, asked.fingerprint):\n            return True",
+        "        if False:\n            return True",
+        [ANEW + "test_the_very_same_elsewhere_than_on_the_way_that_failed"],
     ),
 ]

@@ -72,9 +72,9 @@ PLANTED = [
     ),
     Plant(
         name="a step's view is the live state",
-        file="src/holdfast/state.py",
-        old="        return View(self.current if alone else delta.copy(self.current))",
-        new="        return View(self.current)",
+        file="src/holdfast/views.py",
+        old="        if alone:\n            return View(self.current)",
+        new="        if True:\n            return View(self.current)",
         tests=[f"{_ORDER}::test_a_step_keeps_its_own_view_while_another_outcome_is_delivered"],
     ),
     Plant(

@@ -11,6 +11,13 @@ _MEMORY, _SQLITE = (f"{_SUITE}Test{kind}::" for kind in ("Memory", "SQLite"))
 
 PLANTED = [
     Plant(
+        "what a salvage would leave unused is not listed",
+        "src/holdfast/planning.py",
+        "            if run.pool is not None:",
+        "            if False:",
+        ["tests/planning/test_plans.py::test_other_code_makes_of_a_run_what_its_on_change_says"],
+    ),
+    Plant(
         "a plan executes the first step that is not recorded",
         "src/holdfast/calls.py",
         '    if run.rehearsal is not None and definition.kind == "step":\n',

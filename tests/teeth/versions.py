@@ -90,8 +90,8 @@ PLANTED = [
     Plant(
         "the state of an earlier attempt is read with this one's",
         "src/holdfast/state.py",
-        "    for row in present(list(rows)):\n",
-        "    for row in rows:\n",
+        "    for each in present(list(rows)):\n",
+        "    for each in rows:\n",
         ["tests/versions/test_show.py"],
     ),
     Plant(
@@ -128,6 +128,13 @@ PLANTED = [
         '            since, until = (codec.readable(earlier.result or b"")[name] for name in ("since", "until"))\n',
         "            pass\n",
         [SALVAGE + "::test_waits_of_the_attempt_before_are_not_waited_for_again"],
+    ),
+    Plant(
+        "a worker that refuses takes states of another shape",
+        "src/holdfast/known.py",
+        "PYTHON, definition.schema_version or 0) if refuses",
+        "PYTHON) if refuses",
+        ["tests/worker/test_left_alone.py::test_a_state_of_another_shape_is_other_code"],
     ),
     Plant(
         "a session's save leaves its schema version as it was",

@@ -1,4 +1,6 @@
-"""``python -m tests.torture [--minutes M] [--seed S] [--only PART …] [--replay CASE]``; ``make torture`` calls it."""
+"""``python -m tests.torture [--minutes M] [--seed S] [--only PART …] [--programs N] [--replay CASE]``.
+
+``make torture`` calls it."""
 
 from __future__ import annotations
 
@@ -6,11 +8,12 @@ import argparse
 import itertools
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import agents, chain, cuts, flips, grounds, kills, machines, memory, zombies
+from . import adk, agents, chain, cuts, flips, generated, grounds, kills, machines, memory, writers, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -74,6 +77,18 @@ def of_zombies(seed: int, until: float) -> Findings:
     return Findings(tally.scenes, Counter(counted), tally.wrong, tally.seconds)
 
 
+def of_writers(seed: int, until: float) -> Findings:
+    """At least 150 rounds of two writers on each database, and twenty kills, however long they take."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-writers-") as folder, grounds.one_server() as server:
+        findings = writers.campaign(f"{folder}/writers.db", 150, seed, kills=20)
+        other = writers.campaign(server.url, 150, seed, kills=20)
+        while time.monotonic() < until:
+            more = writers.campaign(server.url, 150, seed := seed + 1, until, kills=20)
+            other = Findings(other.cases + more.cases, other.injected + more.injected, other.wrong + more.wrong)
+    injected, wrong = findings.injected + other.injected, findings.wrong + other.wrong
+    return Findings(findings.cases + other.cases, injected, wrong, findings.seconds + other.seconds)
+
+
 def _numbers(seed: int) -> Iterator[int]:
     return itertools.count(seed * 1_000_000)
 
@@ -85,9 +100,12 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "chain": (0.25, of_chains),
     "kill": (0.2, of_kills),
     "agent": (0.1, of_agents),
+    "adk": (0.2, adk.run),
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
+    "writers": (0.05, of_writers),
     "flips": (0.05, flips.run),
+    "generated": (0.2, lambda seed, until: generated.run(seed * 1_000_000, until)),
     "order": (0.1, lambda seed, until: memory.run(seed * 1_000_000, until)),
 }
 
@@ -97,6 +115,10 @@ def replay(name: str) -> Findings:
     part, *rest = name.split()
     if part == "order":
         return memory.run(0, 0.0, only=int(rest[0]))
+    if part == "generated":
+        return generated.replay(rest[0], rest[1], int(rest[2]))
+    if part == "adk":
+        return adk.run(0, 0.0, only=" ".join(rest))
     if part == "flips":
         return flips.run(0, 0.0, only=int(rest[0]))
     if part == "machines":
@@ -128,6 +150,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--programs", type=int, default=0, help="so many generated ones, however long they take")
     parser.add_argument("--replay", metavar="CASE", help="a case, as its failure names it")
     given = parser.parse_args()
     if given.replay is not None:
@@ -138,7 +161,11 @@ def main() -> int:
     whole, wrong = sum(PARTS[part][0] for part in given.only), 0
     for part in given.only:
         share, run = PARTS[part]
-        findings = run(given.seed, time.monotonic() + given.minutes * 60 * share / whole)
+        until = time.monotonic() + given.minutes * 60 * share / whole
+        if part == "generated" and given.programs:
+            findings = generated.run(given.seed * 1_000_000, 0.0, programs=given.programs)
+        else:
+            findings = run(given.seed, until)
         wrong += len(findings.wrong)
         for each in findings.wrong[:20]:
             print(each, flush=True)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from . import agents, chain, cuts, kills
+from . import adk, agents, chain, cuts, kills
 from .case import Campaign, Findings
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -60,3 +60,11 @@ def test_agents_that_phrase_it_differently_pay_once() -> None:
     with Campaign(agents.TARGET, None, stop_at_first=True) as campaign:
         check(campaign.run(agents.of_seed(SEED * 1_000_000 + n) for n in range(30)))
         assert campaign.findings.injected["restores"] == 150 and campaign.findings.injected["bills paid"] > 30
+
+
+def test_agents_of_adk_are_killed_and_raced_for() -> None:
+    with adk.Torture() as torture:
+        for name in itertools.islice(adk.cases(SEED), 6):  # three of each
+            torture.case(name)
+        check(torture.findings)
+        assert torture.findings.injected["kills"] > 2 and torture.findings.injected["races"] >= 1

@@ -97,7 +97,13 @@ def test_mutated_values_come_back_or_are_refused(data: bytes) -> None:
 
 
 CHANGE = encode_change(
-    Change(step={"a": ["set", [], 1], "l": ["add", [2]], "d": ["merge", {"x": ["del", [1]]}]}, body=None, after=3), "it"
+    Change(
+        step={"a": ["set", [], 1], "l": ["add", [2]], "d": ["merge", {"x": ["del", [1]]}]},
+        body={"l": ["edit", [2], [[0, ["merge", {"x": ["set", [1], 2]}]], [1, 1, ["n"], b""]]]},
+        full={"l": [b"12345678", [1, 2]]},
+        after=3,
+    ),
+    "it",
 )
 WAITS = {
     "count": 1,
@@ -133,7 +139,7 @@ def test_mutated_records_of_ours_are_read_or_refused(data: bytes, is_sealed: boo
             assert isinstance(str(found), str) and all(isinstance(seq, int) for seq in found.seqs)
             continue
         for ops in (found.step or {}, found.body or {}):
-            state: dict[str, Any] = {"a": 1, "l": [1], "d": {"x": 1}}
+            state: dict[str, Any] = {"a": 1, "l": [{"x": 1}, 1], "d": {"x": 1}}
             before = delta.copy(state)
             try:
                 delta.apply(state, ops)
@@ -154,6 +160,14 @@ def test_mutated_records_of_ours_are_read_or_refused(data: bytes, is_sealed: boo
         {"a": ["add", 3]},
         {"a": ["merge", 3]},
         {"a": ["merge", {"b": ["set", [], 1, 2]}]},
+        {"a": ["edit", [], []]},
+        {"a": ["edit", [True], []]},
+        {"a": ["edit", [1, b"", b""], []]},
+        {"a": ["edit", [1], [5]]},
+        {"a": ["edit", [1], [[0, 1, 5, b""]]]},
+        {"a": ["edit", [1], [[-1, 1, [], b""]]]},
+        {"a": ["edit", [1], [[0, ["set", [], 1]]]]},
+        {"a": ["edit", [1], [[0, ["edit", [1], 5]]]]},
     ],
 )
 def test_what_is_no_change_of_state_is_refused(ops: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -285,7 +285,7 @@ async def durably(agent: Agent) -> None:
         assert_type(await hf.cancel("a"), None)
         async with hf.session("s", initial={"docs": []}) as session:
             assert_type(session, Session)
-            assert_type(session.state, dict[str, Any])
+            assert_type(session.state, MutableMapping[str, Any])
             assert_type(await session.save(), None)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import holdfast
 from holdfast import StepFailed, step, workflow
 from holdfast.app import Holdfast
 
 ID = "swept"
+FOLDER = Path()
 
 
 @step
@@ -61,3 +64,56 @@ async def program(hf: Holdfast) -> list[object]:
         except StepFailed:
             pass
     return await hf.run(second(), id=ID)
+
+
+# -- with a step that is executed once -----------------------------------------------------------------------
+
+
+def booked() -> list[str]:
+    bank = FOLDER / "bank"
+    return bank.read_text().splitlines() if bank.exists() else []
+
+
+async def look(x: int) -> object:
+    return f"receipt {x}" if str(x) in booked() else holdfast.NOT_DONE
+
+
+@step(once=True, verify=look)
+async def pay(x: int) -> str:
+    with (FOLDER / "bank").open("a") as bank:
+        bank.write(f"{x}\n")
+    return f"receipt {x}"
+
+
+async def paying(x: int) -> str:
+    return await pay(x)
+
+
+@workflow(name="paying", version=1)
+async def paying_first() -> None:
+    await asyncio.gather(paying(1), paying(2))
+    await pay(3)
+    await stop()
+
+
+@workflow(name="paying", version=2)
+async def paying_second() -> list[object]:
+    """What was paid is paid elsewhere now, and something new besides."""
+    receipts = [await pay(2), *await asyncio.gather(paying(3), paying(4)), await pay(1)]
+    return [*receipts, sorted(booked())]
+
+
+async def paying_program(hf: Holdfast) -> list[object]:
+    global FOLDER
+    store: Any = hf._store
+    FOLDER = Path(store.path).parent
+    try:
+        run = await hf.get(ID)
+    except holdfast.NotFound:
+        run = None
+    if run is None or (run.version == "1" and run.status != "failed"):
+        try:
+            await hf.run(paying_first(), id=ID)
+        except StepFailed:
+            pass
+    return await hf.run(paying_second(), id=ID)

@@ -151,3 +151,33 @@ def test_a_doubt_that_the_new_version_does_not_ask_for_stops_it(url: str, on_cha
             assert await resumed(hf, without, version=3, on_change=on_change) == "a7"
 
     asyncio.run(main())
+
+
+@both
+def test_a_doubt_is_settled_although_another_call_has_taken_its_place(url: str, on_change: str) -> None:
+    """The calls moved up, and the one in doubt is not made any more."""
+    pay = paying(once=True)
+
+    def outer(version: int) -> Any:
+        @step(name="outer", version=version)
+        async def outer(x: int) -> str:
+            return str(await pay(x)) if x else "nothing"
+
+        return outer
+
+    async def two() -> list[str]:
+        return [await outer(1)(1), await outer(1)(-1)]
+
+    async def other() -> list[str]:
+        return [await outer(2)(0), await outer(2)(1)]
+
+    async def main() -> None:
+        async with holdfast.open(url) as hf:
+            await recorded(hf, two, InDoubt)
+            with pytest.raises(InDoubt) as doubt:
+                await resumed(hf, other, on_change=on_change)
+            await hf.resolve("x", doubt.value.seq, retry=True)
+            assert await resumed(hf, other, on_change=on_change) == ["nothing", "receipt 1"]
+            assert paid == [1, -1]
+
+    asyncio.run(main())

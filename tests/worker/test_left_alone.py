@@ -74,6 +74,13 @@ def test_a_run_that_its_version_refuses_is_left_to_workers_of_the_old_one(store:
     asyncio.run(main())
 
 
+def test_a_state_of_another_shape_is_other_code() -> None:
+    async def body() -> None: ...
+
+    shaped = workflow(name="shaped", version="1", schema_version=2, on_change="refuse")(body)
+    assert known.accepted()["shaped"] == Code("1", PYTHON, 2), shaped
+
+
 def test_methods_are_no_workflows_of_a_worker() -> None:
     assert {"job", "slow", "Agent.add"} <= known.names()
     assert "Agent.think" not in known.names()

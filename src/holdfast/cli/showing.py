@@ -38,7 +38,7 @@ from holdfast.past import BEGINS, present
 from holdfast.recall import OPEN
 from holdfast.records import count, origin_of, unclaimed_in, waits_of
 from holdfast.repairs import Recorded, recorded
-from holdfast.state import initial_state, replay
+from holdfast.state import replay
 from holdfast.store import Checkpoint, RunRow, Signal
 from holdfast.store.damage import flaw_of, flaw_of_run, flaw_of_signal, legible
 
@@ -198,7 +198,7 @@ def _state(row: RunRow, rows: list[Checkpoint]) -> Any:
     """The state as a reader of the checkpoints arrives at it, as plain data."""
     try:
         where = f"run {row.id!r}, its state"
-        return codec.readable(codec.encode(replay(initial_state(row), rows), codec.Types.none, where, root="state"))
+        return codec.readable(codec.encode(replay(row, rows).state, codec.Types.none, where, root="state"))
     except HoldfastError as error:
         return f"(cannot be read: {error})"
 

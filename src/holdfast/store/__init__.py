@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from holdfast.store.dialogs import Dialog, DialogEvent, Extension, SharedKey, Snapshot, Verdict, owner_of
 from holdfast.store.postgres_url import psycopg_needed
 from holdfast.store.protocol import (
     BEFORE_ALL,
@@ -38,17 +39,24 @@ __all__ = [
     "Claim",
     "Code",
     "Committed",
+    "Dialog",
+    "DialogEvent",
+    "Extension",
     "Finish",
     "News",
     "Revision",
     "RunRow",
+    "SharedKey",
     "Signal",
+    "Snapshot",
     "Spent",
     "Store",
     "Taken",
+    "Verdict",
     "as_text",
     "is_text",
     "open_store",
+    "owner_of",
     "revised",
 ]
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from holdfast import clock as clocks
 from holdfast.errors import CodecError
+from holdfast.store.memory_data import data_of
+from holdfast.store.memory_dialogs import MemoryDialogs
 from holdfast.store.protocol import (
     BEFORE_ALL,
     FINISHED,
@@ -32,32 +34,7 @@ from holdfast.store.settling import by_run
 _UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
 
 
-class _Data:
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.runs: dict[int, RunRow] = {}
-        self.numbers: dict[str, int] = {}
-        self.checkpoints: dict[int, dict[int, Checkpoint]] = {}
-        self.claims: dict[int, list[Claim]] = {}
-        self.news: dict[int, list[News]] = {}
-        self.signals: dict[int, list[Signal]] = {}
-        self.last_no = 0
-        self.stamp = 0  # moves with every change
-
-
-_shared: dict[str, _Data] = {}
-_shared_lock = threading.Lock()
-
-
-def _data_of(name: str) -> _Data:
-    if not name:
-        return _Data()
-    with _shared_lock:
-        return _shared.setdefault(name, _Data())
-
-
-class MemoryStore:
+class MemoryStore(MemoryDialogs):
     """``name`` shares the rows with every store of that name in this process; "" keeps them private."""
 
     durable = False
@@ -65,7 +42,7 @@ class MemoryStore:
     def __init__(self, name: str = "", *, clock: Callable[[], int] | None = None) -> None:
         self.url = f"memory://{name}"
         self._clock = clock
-        self._data = _data_of(name)
+        self._data = data_of(name)
 
     def now_ms(self) -> int:
         return self._clock() if self._clock else clocks.now_ms()
@@ -230,7 +207,8 @@ class MemoryStore:
             found = []
             for row in sorted(served, key=lambda row: (-row.priority, row.no)):
                 due = row.due_ms <= now if row.owner is None else _lost(row, now, dead, owner) != ""
-                if row.workflow not in workflows or workflows[row.workflow] not in (None, (row.version, row.python)):
+                code = (row.version, row.python, row.schema_version)
+                if row.workflow not in workflows or workflows[row.workflow] not in (None, code):
                     continue
                 if due and row.status in _UNFINISHED:
                     found.append(copy.copy(row))

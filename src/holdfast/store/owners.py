@@ -53,8 +53,8 @@ def claim(
 
 
 def accepted(workflows: Mapping[str, Code | None]) -> list[str]:
-    """As the statements compare them: a name, or a name, a version and a Python, one below the other."""
-    return sorted(name if code is None else "\n".join((name, *code)) for name, code in workflows.items())
+    """As the statements compare them: a name, or a name and its code, one below the other."""
+    return sorted(name if code is None else "\n".join((name, *map(str, code))) for name, code in workflows.items())
 
 
 def claim_all(

@@ -15,8 +15,9 @@ import psycopg
 from msgspec.structs import astuple, replace
 
 from holdfast.errors import StoreError
-from holdfast.store import forking, owners, postgres_schema
+from holdfast.store import dialog_writing, forking, owners, postgres_dialogs, postgres_schema
 from holdfast.store.copying import copy_rows
+from holdfast.store.dialogs import Dialog, Extension, SharedKey, Verdict, extended
 from holdfast.store.owners import row_of_revision, run_row
 from holdfast.store.postgres_connect import Connection
 from holdfast.store.postgres_link import Link, Transaction, in_transaction
@@ -158,6 +159,26 @@ class PostgresStore(Reading):
             return row is not None and bool(t.ask("run_of_no", {"no": row.no}))
 
         return self._transact(copied, stands)
+
+    # -- dialogs -------------------------------------------------------------------------------------------
+
+    def open_dialog(self, new: Dialog, shared: Sequence[SharedKey]) -> int | None:
+        def stands(t: Transaction, no: int | None) -> bool:
+            return no is not None and bool(t.ask("dialog_of_no", {"no": no}))
+
+        return self._transact(lambda t: dialog_writing.open_dialog(t, new, shared), stands)
+
+    def extend(self, given: Sequence[Extension]) -> list[Verdict]:
+        if self._refusal is not None:
+            raise self._refusal
+
+        def write(part: Sequence[Extension]) -> set[int]:
+            return self._steps.run(lambda db: postgres_dialogs.extend(self._steps.transaction(db), part))
+
+        return extended(given, write)
+
+    def delete_dialog(self, app: str, user_id: str, id: str) -> bool:
+        return self._transact(lambda t: dialog_writing.delete_dialog(t, app, user_id, id))
 
     # -- owners --------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from holdfast.store.postgres_connect import LET_GO, Connection, connect
 from holdfast.store.postgres_errors import Verdict, explain, is_refused_for_good, is_unknown_host, judge
 from holdfast.store.postgres_rows import Array, Statements, rows_of, values
 from holdfast.store.postgres_url import Address
-from holdfast.store.protocol import Refused
+from holdfast.store.refusing import Refused
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ import msgspec
 from msgspec.msgpack import Encoder
 from msgspec.structs import replace
 
-from holdfast.errors import HoldfastError, StoreError
+from holdfast.errors import HoldfastError
+from holdfast.store.dialogs import Dialogs
 
 _ENCODE = Encoder().encode
 _PLACE_BITS = 0x7FFF_FFFF  # with the 32 of the whole it is a number that every database takes
@@ -42,10 +43,11 @@ def as_text(value: str) -> str:
 
 
 class Code(NamedTuple):
-    """Which code recorded a run: the version of its workflow, and of Python."""
+    """Which code recorded a run: the version of its workflow, of Python, and of the shape of its state."""
 
     version: str
     python: str
+    schema_version: int = 0
 
 
 class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a cycle
@@ -290,17 +292,8 @@ class Committed(msgspec.Struct, kw_only=True):
     refused: dict[int | str, HoldfastError] = {}
 
 
-class Refused(StoreError):
-    """What was asked for was refused for a row in it, while others can be written. ``for_good``: so it will be the
-    next time."""
-
-    def __init__(self, message: str, *, for_good: bool = True) -> None:
-        self.for_good = for_good
-        super().__init__(message)
-
-
-class Store(Protocol):
-    """Blocking; ``commit``, ``tell`` and ``renew`` are called from one thread, everything else from any."""
+class Store(Dialogs, Protocol):
+    """Blocking; ``commit``, ``extend``, ``tell`` and ``renew`` are called from one thread, everything else from any."""
 
     url: str
     durable: bool

@@ -1,4 +1,4 @@
-"""The statements of ``queries.sql`` by name, for each dialect, and the schema's migrations in their order."""
+"""The statements of ``queries.sql`` and ``dialogs.sql`` by name, for each dialect; the schema's migrations in order."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def _row_types(body: str, known: dict[str, Query], columns: dict[str, dict[str, 
 
 @cache
 def queries_of(dialect: str) -> dict[str, Query]:
-    return read_queries((_HERE / "queries.sql").read_text(encoding="utf-8"), dialect)
+    texts = ((_HERE / name).read_text(encoding="utf-8") for name in ("queries.sql", "dialogs.sql"))
+    return {name: query for text in texts for name, query in read_queries(text, dialect).items()}
 
 
 def read_migrations(dialect: str, folder: Path | None = None) -> list[Migration]:

@@ -1,5 +1,5 @@
--- Every statement holdfast sends, by name, in the SQL that SQLite and PostgreSQL share; `name/postgres` is what
--- PostgreSQL is sent instead, where it truly differs (docs/design/postgres.md).
+-- Every statement holdfast sends (those for dialogs: dialogs.sql), by name, in the SQL that SQLite and PostgreSQL
+-- share; `name/postgres` is what PostgreSQL is sent instead, where it truly differs (docs/design/postgres.md).
 -- `:word` is a parameter; `:now_ms` is the store's clock. `:rows` stands for as many rows of a VALUES list, `:list` for
 -- as many parameters, as the caller has; both databases call the columns of a VALUES list column1, column2, …
 -- A row of NULLs in `:rows` is padding and matches nothing. Where a statement has `:rows`, `rows:` are the types of
@@ -216,13 +216,13 @@ RETURNING <run>
 SELECT no, priority FROM (
     SELECT no, priority FROM holdfast.run
     WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting')
-        AND (workflow IN (:list) OR workflow || char(10) || version || char(10) || python IN (:list))
+        AND (workflow IN (:list) OR workflow || char(10) || version || char(10) || python || char(10) || schema_version IN (:list))
     ORDER BY priority DESC, no LIMIT :limit)
 UNION ALL
 SELECT no, priority FROM (
     SELECT no, priority FROM holdfast.run
     WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting')
-        AND (workflow IN (:list) OR workflow || char(10) || version || char(10) || python IN (:list)) AND due_ms <= :now_ms
+        AND (workflow IN (:list) OR workflow || char(10) || version || char(10) || python || char(10) || schema_version IN (:list)) AND due_ms <= :now_ms
     ORDER BY priority DESC, no LIMIT :limit)
 ORDER BY priority DESC, no LIMIT :limit
 
@@ -234,18 +234,18 @@ SELECT <run>, lost
 FROM (
     SELECT * FROM (SELECT *, NULL AS lost FROM holdfast.run
         WHERE queue = :queue AND owner IS NULL AND due_ms = 0 AND status IN ('queued', 'running', 'waiting')
-            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows))
+            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python || chr(10) || schema_version IN (:workflows))
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS ready
     UNION ALL
     SELECT * FROM (SELECT *, NULL FROM holdfast.run
         WHERE queue = :queue AND owner IS NULL AND due_ms > 0 AND status IN ('queued', 'running', 'waiting')
-            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows)) AND due_ms <= :now_ms
+            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python || chr(10) || schema_version IN (:workflows)) AND due_ms <= :now_ms
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS timed
     UNION ALL
     SELECT * FROM (SELECT *, CASE WHEN owner IN (:dead) THEN 'died' ELSE 'lapsed' END FROM holdfast.run
         WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms <= :now_ms AND owner <> :owner OR owner IN (:dead))
             AND status IN ('queued', 'running', 'waiting')
-            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python IN (:workflows))
+            AND (workflow IN (:workflows) OR workflow || chr(10) || version || chr(10) || python || chr(10) || schema_version IN (:workflows))
         ORDER BY priority DESC, no LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS abandoned
 ) AS found
 WHERE epoch >= (SELECT coalesce(max(last.epoch), 0) FROM holdfast.claim AS last WHERE last.run_no = found.no)
@@ -274,7 +274,7 @@ WHERE queue = :queue AND owner IS NOT NULL AND (lease_until_ms > :now_ms OR owne
 
 -- name: owned
 -- Live runs only: as many rows as there are runs in flight.
-SELECT no, queue, priority, status, workflow, version, python, owner, lease_until_ms FROM holdfast.run WHERE owner IS NOT NULL
+SELECT no, queue, priority, status, workflow, version, python, schema_version, owner, lease_until_ms FROM holdfast.run WHERE owner IS NOT NULL
 
 -- name: owners
 SELECT DISTINCT owner FROM holdfast.run WHERE owner IS NOT NULL ORDER BY owner

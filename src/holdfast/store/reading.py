@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import Any, Protocol
 
+from holdfast.store.dialogs import Dialog, DialogEvent, SharedKey, Snapshot, owner_of
 from holdfast.store.owners import run_row
 from holdfast.store.protocol import BEFORE_ALL, Checkpoint, Claim, News, RunRow, Signal, Spent, is_text
 
@@ -80,3 +81,41 @@ class Reading(ABC):
     def news(self, run_no: int, *, epoch: int = 0, n: int = 0) -> list[News]:
         found = self._ask("news", {"run_no": run_no, "epoch": epoch, "n": n})
         return [News(run_no=r[0], epoch=r[1], n=r[2], count=r[3], data=r[4]) for r in found]
+
+    # -- dialogs -------------------------------------------------------------------------------------------
+
+    def dialog(self, app: str, user_id: str, id: str) -> Snapshot | None:
+        if not all(map(is_text, (app, user_id, id))):
+            return None
+        owners = {"app_owner": owner_of(app), "user_owner": owner_of(app, user_id), "owner": owner_of(app, user_id, id)}
+        found = self._ask("dialog", {"app": app, "user_id": user_id, "id": id, **owners})
+        if not found:
+            return None
+        shared = [SharedKey(*row[8:]) for row in found if row[8] is not None]
+        return Snapshot(_dialog_row(found[0][:8]), sorted(shared, key=_place))
+
+    def dialogs(self, app: str, user_id: str | None, *, after: tuple[str, str] = ("", ""), limit: int) -> list[Dialog]:
+        if not all(map(is_text, (app, user_id or ""))):
+            return []
+        given = {"app": app, "user_id": user_id, "after_user": after[0], "after_id": after[1], "limit": limit}
+        return [_dialog_row(row) for row in self._ask("dialogs" if user_id is None else "dialogs_of_user", given)]
+
+    def shared(self, owners: Sequence[str]) -> list[SharedKey]:
+        return sorted(starmap(SharedKey, self._ask_of("shared", list(dict.fromkeys(owners)))), key=_place)
+
+    def dialog_events(self, no: int, *, after: int = 0, until: int, turn: str | None = None) -> list[DialogEvent]:
+        given = {"no": no, "after": after, "until": until, "turn": turn}
+        name = "dialog_events" if turn is None else "dialog_events_of_turn"
+        return self._ask(name, given, lambda rows: list(starmap(DialogEvent, rows)))
+
+    def last_before(self, no: int, at: float, *, until: int) -> int:
+        found = self._ask("last_before", {"no": no, "at": at, "until": until})
+        return int(found[0][0]) if found else 0
+
+
+def _dialog_row(row: Sequence[Any]) -> Dialog:
+    return Dialog(**dict(zip(Dialog.__struct_fields__, row, strict=True)))
+
+
+def _place(row: SharedKey) -> tuple[str, str]:
+    return row.owner, row.key

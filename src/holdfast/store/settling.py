@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from holdfast.errors import CodecError, StoreError
-from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Refused, Revision, RunRow
+from holdfast.store.protocol import Batch, Checkpoint, Committed, Finish, Revision, RunRow
+from holdfast.store.refusing import Refused
 
 
 class Settled(NamedTuple):

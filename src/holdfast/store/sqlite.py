@@ -13,10 +13,12 @@ import apsw
 
 from holdfast import clock as clocks
 from holdfast.errors import StoreError
-from holdfast.store import forking, owners, sqlite_batch, sqlite_file
+from holdfast.store import dialog_writing, forking, owners, sqlite_batch, sqlite_dialogs, sqlite_file
 from holdfast.store.copying import copy_rows
-from holdfast.store.protocol import Batch, Code, Committed, News, Refused, RunRow, Taken, is_text
+from holdfast.store.dialogs import Dialog, Extension, SharedKey, Verdict, extended
+from holdfast.store.protocol import Batch, Code, Committed, News, RunRow, Taken, is_text
 from holdfast.store.reading import Reading, Rows, all_rows
+from holdfast.store.refusing import Refused
 from holdfast.store.settling import in_halves
 from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
@@ -82,6 +84,20 @@ class SQLiteStore(Reading):
             return row
 
         return self._write(lambda db: in_transaction(db, lambda: copied(db)))
+
+    # -- dialogs -------------------------------------------------------------------------------------------
+
+    def open_dialog(self, new: Dialog, shared: Sequence[SharedKey]) -> int | None:
+        return self._transact(lambda t: dialog_writing.open_dialog(t, new, shared))
+
+    def extend(self, given: Sequence[Extension]) -> list[Verdict]:
+        def write(part: Sequence[Extension]) -> set[int]:
+            return self._write(lambda db: in_transaction(db, lambda: sqlite_dialogs.extend(db, part)))
+
+        return extended(given, write)
+
+    def delete_dialog(self, app: str, user_id: str, id: str) -> bool:
+        return self._transact(lambda t: dialog_writing.delete_dialog(t, app, user_id, id))
 
     # -- owners --------------------------------------------------------------------------------------------
 

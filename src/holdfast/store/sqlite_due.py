@@ -26,11 +26,11 @@ def due(
     as ``owners.accepted`` has them."""
     lost: dict[int, str | None] = {}
     living, found = 0, []
-    for no, of, priority, status, workflow, version, python, other, until in db.execute(TEXTS["owned"]):
+    for no, of, priority, status, workflow, *code, other, until in db.execute(TEXTS["owned"]):
         if of == queue:
             lapsed = "died" if other in dead else "lapsed" if until <= now and other != owner else None
             living += lapsed is None
-            is_known = workflow in workflows or "\n".join((workflow, version, python)) in workflows
+            is_known = workflow in workflows or "\n".join((workflow, *map(str, code))) in workflows
             if lapsed is not None and status in _UNFINISHED and is_known:
                 lost[no] = lapsed
                 found.append((-priority, no))

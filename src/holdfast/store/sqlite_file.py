@@ -20,8 +20,9 @@ T = TypeVar("T")
 BUSY_MS = 30_000
 # "HFST" in the file's header: what tells our files from other applications' databases.
 APPLICATION_ID = 0x48465354
-# As many texts as there are sizes of batches (see ``sqlite_rows.SIZES``), and room for everything else.
-_STATEMENTS = 160
+# As many texts as there are sizes of batches (see ``sqlite_rows.SIZES``) of what is written most, checkpoints and
+# events with their keys, and room for everything else.
+_STATEMENTS = 240
 
 _MIGRATION_TABLE = """
 CREATE TABLE IF NOT EXISTS migration (

@@ -67,6 +67,7 @@ class Queues:
         submit(store, "old", "other", workflow="w", version="1")
         submit(store, "new", workflow="w", version="2")
         submit(store, "python", workflow="w", version="2", python="3.12")
+        submit(store, "state", workflow="w", version="2", schema_version=1)
         submit(store, "any", workflow="v", version="1")
         submit(store, "later", workflow="w", version="1", due_ms=5)
         create(store, "lost", queue="q", workflow="w", version="1", owner="dead")
@@ -77,6 +78,7 @@ class Queues:
         assert take(store, workflows={"w\n2\n3.11": None}) == []
         left = {"w": Code("1", "3.11")}
         assert ids(take(store, workflows=left, dead=["dead"])) == ["old", "other", "later", "lost"]
+        assert ids(take(store, workflows={"w": Code("2", "3.11", 1)})) == ["state"]
         assert ids(take(store)) == [] and ids(take(store, workflows={"w": None})) == ["python"]
 
     def test_priority_then_age(self, store: Store, clock: Clock) -> None:

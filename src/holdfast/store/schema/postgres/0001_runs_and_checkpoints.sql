@@ -112,3 +112,35 @@ CREATE TABLE holdfast.news (
     data bytea NOT NULL,
     PRIMARY KEY (run_no, epoch, n)
 );
+
+-- Sessions of agent frameworks, the events in them, and the state of apps, users and sessions, a row a key. Of a dialog
+-- the last event and its time change with each event, and so do keys: pages keep room for a row's next version.
+CREATE TABLE holdfast.dialog (
+    no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    app text COLLATE "C" NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    seq bigint NOT NULL,
+    at double precision NOT NULL,
+    turns bytea NOT NULL,
+    checksum bigint NOT NULL
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX dialog_id ON holdfast.dialog (app, user_id, id);
+
+CREATE TABLE holdfast.dialog_event (
+    dialog_no bigint NOT NULL,
+    seq bigint NOT NULL,
+    turn text NOT NULL,
+    at double precision NOT NULL,
+    checksum bigint NOT NULL,
+    data bytea NOT NULL,
+    PRIMARY KEY (dialog_no, seq)
+);
+
+CREATE TABLE holdfast.shared (
+    owner text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    checksum bigint NOT NULL,
+    value bytea NOT NULL,
+    PRIMARY KEY (owner, key)
+) WITH (fillfactor = 70);

@@ -109,3 +109,35 @@ CREATE TABLE news (
     data BLOB NOT NULL,
     PRIMARY KEY (run_no, epoch, n)
 );
+
+-- Sessions of agent frameworks, the events in them, and the state of apps, users and sessions, a row a key.
+-- AUTOINCREMENT for the same reason: who still writes to a deleted dialog finds none of its number.
+CREATE TABLE dialog (
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
+    app TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    at REAL NOT NULL,
+    turns BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX dialog_id ON dialog (app, user_id, id);
+
+CREATE TABLE dialog_event (
+    dialog_no INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    turn TEXT NOT NULL,
+    at REAL NOT NULL,
+    checksum INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX dialog_event_place ON dialog_event (dialog_no, seq);
+
+CREATE TABLE shared (
+    owner TEXT NOT NULL,
+    key TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    value BLOB NOT NULL
+);
+CREATE UNIQUE INDEX shared_key ON shared (owner, key);

@@ -1,0 +1,1 @@
+"""holdfast's durability inside other frameworks, which keep their own programming model."""

@@ -1,0 +1,9 @@
+"""Google ADK: its agents resume where they stopped, with nothing finished done twice."""
+
+from __future__ import annotations
+
+from .plugin import HoldfastPlugin
+from .resuming import resume
+from .sessions import HoldfastSessionService
+
+__all__ = ["HoldfastPlugin", "HoldfastSessionService", "resume"]

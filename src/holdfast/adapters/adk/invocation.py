@@ -1,0 +1,232 @@
+"""One invocation of an ADK app: a run of holdfast that this process owns, and the rows it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from holdfast import clock, codec, lease
+from holdfast.admission import was_cancelled
+from holdfast.claiming import Claimed, Claiming, record_of
+from holdfast.definition import PYTHON
+from holdfast.delivery import Stop
+from holdfast.errors import Busy, Cancelled, Fenced, HoldfastError, InDoubt, StoreError
+from holdfast.failure import Failure
+from holdfast.logs import RunLog
+from holdfast.recall import blank_row
+from holdfast.records import count
+from holdfast.store import Checkpoint, Finish, RunRow, as_text
+from holdfast.versions import difference, is_other, refuse_other_version, revision_of
+
+from .results import Results
+
+if TYPE_CHECKING:
+    from holdfast.app import Holdfast
+    from holdfast.definition import Definition
+
+_PART_MAX = 80  # characters of an id that a run's id shows; a longer one is told by its fingerprint
+
+
+def run_id(app_name: str, user_id: str, session_id: str, invocation_id: str) -> str:
+    """The id of the run that stands for an invocation: ``adk:app/user/session/invocation``."""
+    return "adk:" + "/".join(_shown(each) for each in (app_name, user_id, session_id, invocation_id))
+
+
+def _shown(id: str) -> str:
+    shown = quote(id, safe="@:+ ")
+    return shown if len(shown) <= _PART_MAX else codec.fingerprint(id.encode()).hex()
+
+
+class Invocation:
+    """Owned from ``claim`` until ``hand_back``. Whatever must stop it travels as ``Stop``, which no ``except
+    Exception`` of ADK or of a tool swallows; from then on nothing is recorded and nothing begins."""
+
+    def __init__(self, home: Holdfast, id: str, code: Definition) -> None:
+        self.home = home
+        self.id = id
+        self.code = code
+        self.log = RunLog(id)
+        self.stop: Stop | None = None
+        self.recalled = self.executed = 0
+        self._deadline = 0.0
+
+    # -- owning --------------------------------------------------------------------------------------------
+
+    async def claim(self) -> None:
+        """Make the run ours, or create it. Raises ``Busy`` if another owner advances it, ``Cancelled``,
+        ``VersionMismatch``, ``CodecError`` if its record is damaged."""
+        home = self.home
+        with home._lock:
+            if self.id in home._session_ids:
+                raise Busy(f"run {self.id!r} is being advanced by this process already. Nothing was executed.")
+            home._session_ids.add(self.id)
+        try:
+            self._journal = home._journal
+            claimed = await Claiming(home, self._journal, self._new_row(), self._admit, wait=False).claimed()
+            self.row = claimed.row
+            self._began = claimed.began
+            self._deadline = claimed.began + home._lease.trusted_s
+            self.rows, _, damage = record_of(claimed)
+            self._seq = self.rows[-1].seq if self.rows else 0
+            if self.is_done:
+                home._session_ids.discard(self.id)
+            else:
+                await self._begin(claimed, damage)
+            self.results = Results(self.rows)
+        except BaseException:
+            home._session_ids.discard(self.id)
+            raise
+
+    async def _begin(self, claimed: Claimed, damage: HoldfastError | None) -> None:
+        self.home._sessions[self.row.no] = self
+        try:
+            if damage is not None:
+                raise damage
+            self._tell(claimed)
+            if is_other(self.row, self.code):
+                revision = revision_of(self.row, self.rows, self.code)
+                await self._committed(revision)
+                self.rows.append(revision.begins)
+                self._seq = revision.begins.seq
+                self.log.warning(
+                    "recorded %s: %s, from the top", difference(self.row, self.code), revision.begins.status
+                )
+        except BaseException as error:
+            await self._let_go(self.row.status if isinstance(error, HoldfastError) else "running")
+            raise
+
+    def _new_row(self) -> RunRow:
+        return RunRow(
+            id=self.id,
+            workflow=self.code.name,
+            version=self.code.version,
+            python=PYTHON,
+            module=as_text(self.code.function.__module__),
+            file=as_text(self.code.code.co_filename),
+            inputs=b"",
+            fingerprint=b"",
+            state=None,
+            seed=os.urandom(16),
+            owner=self.home.owner,
+            lease_until_ms=self.home._lease.ttl_ms,
+        )
+
+    def _admit(self, row: RunRow, waited: bool) -> None:
+        if row.status == "cancelled":
+            raise was_cancelled(self.id)
+        if row.status != "done":
+            refuse_other_version(row, self.code)
+
+    def _tell(self, claimed: Claimed) -> None:
+        before, found = claimed.before, count(len(claimed.rows), "checkpoint")
+        if before is None:
+            self.log.info("started %s", self.code.name)
+        elif before.owner is not None and before.owner != self.home.owner:
+            why = "is dead" if claimed.dead else "let its lease lapse"
+            self.log.warning("taken over from %s, which %s; %s", lease.process_of(before.owner), why, found)
+        else:
+            self.log.info("resumed with %s", found)
+
+    @property
+    def is_done(self) -> bool:
+        return self.row.status == "done"
+
+    async def check(self) -> None:
+        """Before anything begins: whether this process still owns the run. Raises ``Stop``."""
+        if self.stop is not None:
+            raise Stop(self.stop.error)
+        if clock.monotonic() <= self._deadline:
+            return
+        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def told() -> None:
+            loop.call_soon_threadsafe(lambda: None if asked.done() else asked.set_result(None))
+
+        self._journal.renew_now(told)
+        await asked
+        if self.stop is None and clock.monotonic() > self._deadline:
+            self.poison(StoreError(f"run {self.id!r}: its lease could not be renewed in time; resume it again"))
+        if self.stop is not None:
+            raise Stop(self.stop.error)
+
+    def renewed(self, held: set[int] | None, began: float, deadline: float) -> None:
+        """Told by the heartbeat, on the journal's thread."""
+        if held is not None and self.row.no in held:
+            self._deadline = deadline
+        elif held is not None and self._began < began:
+            self.poison(self._fenced())
+
+    def _fenced(self) -> Fenced:
+        return Fenced(f"run {self.id!r} was taken over by another owner; what this process did since is not part of it")
+
+    def poison(self, error: HoldfastError) -> Stop:
+        if self.stop is None:
+            self.stop = Stop(error)
+            self.log.error("stopped: %s", str(error).partition("\n")[0])
+        return self.stop
+
+    async def unload(self) -> None:
+        """The ``Holdfast`` is being closed."""
+        if self.stop is None:
+            self.poison(HoldfastError(f"run {self.id!r}: its Holdfast was closed; resume it with another one"))
+            await self._let_go("running")
+
+    async def hand_back(self, status: str, error: BaseException | None = None) -> None:
+        """The end of this process's turn: ``done``, ``waiting`` for an answer, ``failed``, or ``running`` where
+        somebody is to go on with it."""
+        self.home._sessions.pop(self.row.no, None)
+        self.home._session_ids.discard(self.id)
+        if self.stop is not None:
+            error = self.stop.error
+            if isinstance(error, (Fenced, Cancelled)) or not isinstance(error, (StoreError, InDoubt)):
+                return
+            status = "in_doubt" if isinstance(error, InDoubt) else "running"
+        self.log.info("%s; calls: %d executed, %d recalled", status, self.executed, self.recalled)
+        await self._let_go(status, error)
+
+    async def _let_go(self, status: str, error: BaseException | None = None) -> None:
+        self.home._sessions.pop(self.row.no, None)
+        self.home._session_ids.discard(self.id)
+        finish = Finish(run_no=self.row.no, epoch=self.row.epoch, status=status)
+        if error is not None and status in ("failed", "in_doubt"):
+            finish.error = Failure.of_run(error, cancelled=set(), ignored=set()).encode()
+        try:
+            await self._committed(finish)
+        except HoldfastError as lost:
+            self.log.warning("its lease could not be handed back: %s", lost)
+            self.home._unreturned.add(finish)
+
+    # -- recording -----------------------------------------------------------------------------------------
+
+    def blank(self, kind: str, name: str) -> Checkpoint:
+        """A row of this run that is to be filled in and recorded."""
+        row = blank_row(self.row.no, self.row.epoch, kind=kind)
+        row.name = name
+        return row
+
+    async def record(self, row: Checkpoint) -> None:
+        """Commit a row; it is durable on return. Raises ``Stop`` if it was refused."""
+        if self.stop is not None:
+            raise Stop(self.stop.error)
+        self._seq += 1
+        row.seq = self._seq
+        row.checksum = row.compute_checksum()
+        try:
+            await self._committed(row)
+        except Fenced:
+            raise self.poison(self._fenced()) from None
+        except HoldfastError as lost:
+            raise self.poison(lost) from None
+
+    async def note(self, name: str, told: Any) -> None:
+        """Record what is no call: how a turn begins, and what it was before."""
+        row = self.blank("save", name)
+        row.result = codec.encode(told, codec.Types.none, f"run {self.id!r}, its {name}")
+        await self.record(row)
+        self.rows.append(row)
+
+    async def _committed(self, row: Any) -> Any:
+        return await self._journal.committed(row, asyncio.get_running_loop())

@@ -1,0 +1,100 @@
+"""``python adk_program.py SCENE start|resume|message|id``: an app over ADK's own service on a file.
+
+``ADK_DB`` is ADK's database, ``HOLDFAST_DB`` ours; without it ADK is alone. What is yielded goes to the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+
+import adk_scenes as scenes  # noqa: E402
+from adk_scripted import tell  # noqa: E402
+from google.adk.agents.run_config import RunConfig, StreamingMode  # noqa: E402 - the warnings of its imports
+from google.adk.apps import App, ResumabilityConfig  # noqa: E402
+from google.adk.runners import Runner  # noqa: E402
+from google.adk.sessions.base_session_service import GetSessionConfig  # noqa: E402
+from google.adk.sessions.session import Session  # noqa: E402
+from google.adk.sessions.sqlite_session_service import SqliteSessionService  # noqa: E402
+from google.genai import types  # noqa: E402
+
+USER, SESSION = {"user_id": "u"}, {"session_id": "s"}
+
+
+async def main(scene: str, how: str) -> None:
+    ours = os.environ.get("HOLDFAST_DB")
+    plugins = []
+    if ours:
+        import holdfast
+        from holdfast.adapters.adk import HoldfastPlugin
+
+        hf = holdfast.open(ours, lease=float(os.environ.get("LEASE") or 10))
+        options = {"version": os.environ.get("VERSION"), "on_change": os.environ.get("ON_CHANGE") or "restart"}
+        plugins = [HoldfastPlugin(hf, **options)]
+        if os.environ.get("SERVICE") == "holdfast":
+            from holdfast.adapters.adk import HoldfastSessionService
+
+            service = HoldfastSessionService(holdfast=hf)
+            plugins = [HoldfastPlugin(service, **options)]
+    if not (ours and os.environ.get("SERVICE") == "holdfast"):
+        service = SqliteSessionService(os.environ["ADK_DB"])
+    app = App(
+        name="app",
+        root_agent=scenes.SCENES[scene](),
+        plugins=plugins,
+        resumability_config=ResumabilityConfig(is_resumable=True),
+    )
+    runner = Runner(app=app, session_service=service)
+    asked = {"app_name": "app", **USER, **SESSION}
+    session = await service.get_session(**asked) or await service.create_session(**asked)
+    said = types.Content(role="user", parts=[types.Part(text=os.environ.get("SAID") or "go")])
+    if how == "answer":
+        said, how = answered(session), "message"
+    config = RunConfig(streaming_mode=StreamingMode.SSE) if os.environ.get("STREAM") else RunConfig()
+    if window := os.environ.get("WINDOW"):
+        config.get_session_config = GetSessionConfig(num_recent_events=int(window))
+    if how == "resume" and ours:
+        from holdfast.adapters.adk import resume
+
+        events = resume(runner, **USER, **SESSION, run_config=config)
+    elif how in ("resume", "id"):
+        last = [event.invocation_id for event in session.events][-1]
+        more = {"new_message": said} if how == "id" else {}
+        events = runner.run_async(**USER, **SESSION, invocation_id=last, run_config=config, **more)
+    else:
+        events = runner.run_async(**USER, **SESSION, new_message=said, run_config=config)
+    try:
+        async for event in events:
+            texts = [part.text for part in (event.content.parts if event.content else None) or [] if part.text]
+            if texts and not event.partial:
+                tell(f"said {event.author}: {' '.join(texts)}")
+            if event.error_code:
+                tell(f"error {event.error_code}")
+    except Exception as error:
+        tell(f"raised {type(error).__name__}: {str(error).splitlines()[0]}")
+        if os.environ.get("TRACE"):
+            raise
+    session = await service.get_session(**asked)
+    tell(f"events {len(session.events)}")
+    tell(f"state {sorted((key, value) for key, value in session.state.items())}")
+    if ours:
+        await hf.aclose()
+
+
+def answered(session: Session) -> types.Content:
+    """A person confirms what was asked last."""
+    asked = next(
+        call
+        for event in reversed(session.events)
+        for call in event.get_function_calls()
+        if call.name == "adk_request_confirmation"
+    )
+    answer = types.FunctionResponse(id=asked.id, name=asked.name, response={"confirmed": True})
+    return types.Content(role="user", parts=[types.Part(function_response=answer)])
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2]))
