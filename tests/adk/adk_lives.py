@@ -143,11 +143,10 @@ def begun_again(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
 def wrong_with(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
     """What differs, after the last life, from a scene that nothing cut short, in sentences."""
     wrong = [f"never begun: {call}" for call in whole.begun() - cut.begun()] + begun_again(cut, whole, recorded)
-    for what in ("state", "events"):  # of these as many are stored
+    # Not what was yielded: who dies between an event's being stored and being read finds it in the session.
+    for what in ("state", "events", "stored"):
         if cut.told(what)[-1:] != whole.told(what)[-1:]:
             wrong.append(f"{what}: {cut.told(what)[-1:]}, not {whole.told(what)[-1:]}")
-    if set(cut.told("said")) != set(whole.told("said")):
-        wrong.append(f"said: {cut.told('said')}, not {whole.told('said')}")
     return wrong + [f"raised: {each}" for each in cut.told("raised")]
 
 
@@ -156,7 +155,7 @@ def race_is_wrong(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]
     wrong = begun_again(cut, whole, recorded)
     wrong += [f"begun {times} times at once: {call}" for call, times in cut.begun_by_life()[-1].items() if times > 1]
     refused = [each.partition(":")[0] for each in cut.told("raised")]
-    if refused not in (["Busy"], ["NotFound"]):  # who is late finds that it is done
+    if refused not in ([], ["Busy"], ["NotFound"]):  # who is late finds that it is done, sooner or later
         wrong.append(f"raised: {cut.told('raised')}")
     return wrong
 

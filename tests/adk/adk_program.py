@@ -79,6 +79,8 @@ async def main(scene: str, how: str) -> None:
             raise
     session = await service.get_session(**asked)
     tell(f"events {len(session.events)}")
+    stored = [part.text for event in session.events if event.content for part in event.content.parts or []]
+    tell(f"stored {sorted(text for text in stored if text)}")
     tell(f"state {sorted((key, value) for key, value in session.state.items())}")
     if ours:
         await hf.aclose()
