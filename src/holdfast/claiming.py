@@ -13,7 +13,7 @@ from .errors import Busy, CodecError, HoldfastError, StoreError
 from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
-from .records import damage, refuse_damaged, tell_damaged
+from .records import count, damage, refuse_damaged, tell_damaged
 from .repairs import recorded, way_on
 from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
@@ -46,6 +46,18 @@ class Record(NamedTuple):
     rows: list[Checkpoint]
     failure: Failure | None
     damage: CodecError | None
+
+
+def tell_claimed(log: RunLog, claimed: Claimed, name: str) -> None:
+    """A line for operators: the run is new, or gone on with, or whose it was. ``name``: of its workflow."""
+    before, found = claimed.before, count(len(claimed.rows), "checkpoint")
+    if before is None or before.status == "queued":
+        log.info("started %s%s", name, f", a fork with {found}" if claimed.rows else "")
+    elif before.owner is not None and before.owner != claimed.row.owner:
+        why = "is dead" if claimed.dead else "let its lease lapse"
+        log.warning("taken over from %s, which %s; %s", lease.process_of(before.owner), why, found)
+    else:
+        log.info("resumed with %s", found)
 
 
 def record_of(claimed: Claimed) -> Record:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import body, branches, clock, codec, lease, resting
 from .admission import new_row, refuse_other_work, was_cancelled
 from .beginning import Beginning, Unloaded, kept_by
-from .claiming import Claimed, Claiming, record_of
+from .claiming import Claimed, Claiming, record_of, tell_claimed
 from .delivery import Stop
 from .errors import (
     Cancelled,
@@ -153,7 +153,7 @@ class Execution:
         row = claimed.row
         if row.status == "done":
             return self._result(row)
-        self._tell_claimed(claimed)
+        tell_claimed(self.log, claimed, self.definition.name)
         self.lease_began = claimed.began
         recorded, self._failure, damage = record_of(claimed)
         beginning = self._beginning = Beginning.of(row, recorded, self.definition, damage)
@@ -256,17 +256,6 @@ class Execution:
             failure = Failure.decode(row.error or b"", f"run {self.id!r}, its error")
             raise StepFailed(row.workflow, failure.type, failure.message)
         refuse_other_version(row, self.definition)
-
-    def _tell_claimed(self, claimed: Claimed) -> None:
-        before, found = claimed.before, count(len(claimed.rows), "checkpoint")
-        if before is None or before.status == "queued":
-            self.log.info("started %s%s", self.definition.name, f", a fork with {found}" if claimed.rows else "")
-        elif before.owner is not None and before.owner != self.home.owner:
-            why = "is dead" if claimed.dead else "let its lease lapse"
-            process = lease.process_of(before.owner)
-            self.log.warning("taken over from %s, which %s; %s", process, why, found)
-        else:
-            self.log.info("resumed with %s", found)
 
     def _result(self, row: RunRow) -> Any:
         where = f"run {self.id!r}, its result"
@@ -420,13 +409,7 @@ class Execution:
         """The local deadline has passed (the process was paused, or the store slow): ask the store before going on."""
         run = self.run
         assert run is not None
-        asked: asyncio.Future[None] = self.loop.create_future()
-
-        def told() -> None:
-            self.loop.call_soon_threadsafe(lambda: None if asked.done() else asked.set_result(None))
-
-        self.journal.renew_now(told)
-        await asked
+        await self.journal.renewed(self.loop)
         if run.stop is None and clock.monotonic() > run.lease_deadline:
             raise run.poison(self._not_renewed())
 

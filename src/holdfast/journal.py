@@ -128,6 +128,16 @@ class Journal:
         self._newsroom.add(bulletin)
         self._queue.put(_NEWS)
 
+    async def renewed(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Renew the leases out of turn, and wait until that was tried: whose they are now, each run was told."""
+        tried: asyncio.Future[None] = loop.create_future()
+
+        def then() -> None:
+            loop.call_soon_threadsafe(lambda: None if tried.done() else tried.set_result(None))
+
+        self.renew_now(then)
+        await tried
+
     def renew_now(self, then: Callable[[], None]) -> None:
         """Renew the leases out of turn, for a run whose local deadline has passed."""
 

@@ -25,6 +25,7 @@ from .rehearsal import Rehearsal, Unrecorded
 from .repairs import recorded
 from .run import LiveRun
 from .store import Batch, Checkpoint, Committed, RunRow, Store
+from .store.dialogs import Dialogs
 from .versions import refuse_other_version
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 Committing = Callable[[Any, HoldfastError | None], None]
 LOOK_AGAIN_S = 0.005
+
+# What only reads, named one by one, so that what a store learns to write later is not let through.
+_RUNS = {"url", "durable", "now_ms", "get", "runs", "spent", "load", "claims", "owners", "signals", "wakes", "statuses"}
+_NEWS = {"listen", "news", "stamp", "close", "forget"}
+_DIALOGS = {"dialog", "dialogs", "dialog_events", "last_before", "shared"}
+_READS = _RUNS | _NEWS | _DIALOGS
 
 
 @dataclass
@@ -190,7 +197,11 @@ class Unwritten:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        if name in _READS:
+            return getattr(self._store, name)
+        if name not in vars(Store) and name not in vars(Dialogs):
+            raise AttributeError(name)
+        return lambda *args, **options: self._refuse(f"write to it ({name})")
 
     def commit(self, batch: Batch) -> Committed:
         known = all(self._store.get(row.id) is not None for row in batch.creates)

@@ -15,7 +15,7 @@ from google.adk.sessions.in_memory_session_service import InMemorySessionService
 from google.genai import types
 
 import holdfast
-from holdfast import Busy, HoldfastError, NotFound
+from holdfast import Busy, HoldfastError, NotFound, StoreError
 from holdfast.adapters.adk import HoldfastPlugin, resume
 
 WHO = {"user_id": "u", "session_id": "s"}
@@ -133,5 +133,25 @@ def test_what_it_takes() -> None:
             nobody = await runner_of(agent(tool), HoldfastPlugin(hf))
             with pytest.raises(NotFound, match="there is no session"):
                 await anext(resume(nobody, user_id="u", session_id="other"))
+
+    asyncio.run(main())
+
+
+def test_what_refuses_a_new_invocation_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as what it travels as past the handlers of ADK."""
+
+    def tool() -> str:
+        return "well"
+
+    async def main() -> None:
+        async with holdfast.open("memory://") as hf:
+            runner = await runner_of(agent(tool), HoldfastPlugin(hf))
+
+            def away(*_: Any) -> Any:
+                raise StoreError("the server is away")
+
+            monkeypatch.setattr(hf._store, "commit", away)
+            with pytest.raises(StoreError, match="the server is away"):
+                await asked(runner)
 
     asyncio.run(main())

@@ -13,10 +13,11 @@ import pytest
 from plans import TIMEOUT_S, planned
 
 import holdfast
-from holdfast import step, workflow
+from holdfast import StoreError, step, workflow
 from holdfast.app import Holdfast
 from holdfast.planning import Plan, plan_run, unwritten
 from holdfast.store import Store
+from holdfast.store.dialogs import Dialogs
 from holdfast.store.memory import MemoryStore
 
 did: list[str] = []
@@ -363,6 +364,35 @@ def test_a_run_is_planned_while_it_is_advanced() -> None:
 
     gate.clear()
     asyncio.run(main())
+
+
+WRITES = {
+    "cancel",
+    "claim",
+    "claim_due",
+    "clear_news",
+    "delete_dialog",
+    "extend",
+    "fork",
+    "open_dialog",
+    "send",
+    "tell",
+}
+
+
+def test_whatever_else_would_write_is_refused() -> None:
+    """``commit`` and ``renew`` let what a submitted run does through, where it changes nothing."""
+    store = MemoryStore()
+    planned_on = unwritten(store)
+    methods = {name for each in (Store, Dialogs) for name in vars(each) if not name.startswith("_")}
+    refused = set()
+    for name in methods - {"commit", "renew"}:
+        found = getattr(planned_on, name)
+        if getattr(found, "__self__", None) is not store and callable(found):
+            with pytest.raises(StoreError, match=r"the code would .*, and it is only planned"):
+                found(*[""] * 3) if name == "send" else found("")
+            refused.add(name)
+    assert refused == WRITES
 
 
 gate = threading.Event()

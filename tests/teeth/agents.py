@@ -85,7 +85,7 @@ PLANTED = [
     Plant(
         "a restart forgets what must happen once",
         ADK + "results.py",
-        "if keeps_all or _place(row) in once]",
+        "if keeps_all or place_of(row) in once]",
         "if keeps_all]",
         [ONCE + "test_a_restart_keeps_what_must_happen_once"],
     ),

@@ -7,16 +7,15 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from holdfast import clock, codec, lease
+from holdfast import clock, codec
 from holdfast.admission import was_cancelled
-from holdfast.claiming import Claimed, Claiming, record_of
+from holdfast.claiming import Claimed, Claiming, record_of, tell_claimed
 from holdfast.definition import PYTHON
 from holdfast.delivery import Stop
 from holdfast.errors import Busy, Cancelled, Fenced, HoldfastError, InDoubt, StoreError
 from holdfast.failure import Failure
 from holdfast.logs import RunLog
 from holdfast.recall import blank_row
-from holdfast.records import count
 from holdfast.store import Checkpoint, Finish, RunRow, as_text
 from holdfast.versions import difference, is_other, refuse_other_version, revision_of
 
@@ -84,7 +83,7 @@ class Invocation:
         try:
             if damage is not None:
                 raise damage
-            self._tell(claimed)
+            tell_claimed(self.log, claimed, self.code.name)
             if is_other(self.row, self.code):
                 revision = revision_of(self.row, self.rows, self.code)
                 await self._committed(revision)
@@ -119,16 +118,6 @@ class Invocation:
         if row.status != "done":
             refuse_other_version(row, self.code)
 
-    def _tell(self, claimed: Claimed) -> None:
-        before, found = claimed.before, count(len(claimed.rows), "checkpoint")
-        if before is None:
-            self.log.info("started %s", self.code.name)
-        elif before.owner is not None and before.owner != self.home.owner:
-            why = "is dead" if claimed.dead else "let its lease lapse"
-            self.log.warning("taken over from %s, which %s; %s", lease.process_of(before.owner), why, found)
-        else:
-            self.log.info("resumed with %s", found)
-
     @property
     def is_done(self) -> bool:
         return self.row.status == "done"
@@ -139,14 +128,7 @@ class Invocation:
             raise Stop(self.stop.error)
         if clock.monotonic() <= self._deadline:
             return
-        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        loop = asyncio.get_running_loop()
-
-        def told() -> None:
-            loop.call_soon_threadsafe(lambda: None if asked.done() else asked.set_result(None))
-
-        self._journal.renew_now(told)
-        await asked
+        await self._journal.renewed(asyncio.get_running_loop())
         if self.stop is None and clock.monotonic() > self._deadline:
             self.poison(StoreError(f"run {self.id!r}: its lease could not be renewed in time; resume it again"))
         if self.stop is not None:

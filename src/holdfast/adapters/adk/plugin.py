@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from google.adk.agents.invocation_context import InvocationContext
-from google.adk.events.event import Event
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import Runner
 from google.adk.tools.base_tool import BaseTool
@@ -50,11 +48,6 @@ class HoldfastPlugin(BasePlugin):
         self._on_change = on_change
         self._code("app", "0")  # refuses what is no version
         seams.install(plugin_of)
-
-    @staticmethod
-    def run_async(runner: Runner, **asked: Any) -> AsyncGenerator[Event, None]:
-        """The runner's own."""
-        return seams.run_async(runner, **asked)
 
     def code_of(self, runner: Runner) -> Definition:
         """Which code an invocation of this runner is recorded by."""

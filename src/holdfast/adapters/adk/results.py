@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
 
 from holdfast.past import attempts_of
-from holdfast.recall import OPEN
+from holdfast.recall import OPEN, Place, place_of
 from holdfast.store import Checkpoint
-
-Place: TypeAlias = tuple[str, str, str | None, int]  # scope, name, key, n
 
 
 class Results:
@@ -32,11 +29,12 @@ class Results:
                 if row.kind == "step":
                     self._put(row, once)
             if attempt is not attempts[-1]:
-                self._earlier += [row for row in self._here.values() if keeps_all or _place(row) in once]
-        self._earlier += [row for row in self._here.values() if _place(row) in once]  # what a person has settled since
+                self._earlier += [row for row in self._here.values() if keeps_all or place_of(row) in once]
+        # What a person has settled since.
+        self._earlier += [row for row in self._here.values() if place_of(row) in once]
 
     def _put(self, row: Checkpoint, once: set[Place]) -> None:
-        place = _place(row)
+        place = place_of(row)
         if row.status == "intent":
             self._intents[place] = row
             once.add(place)
@@ -47,7 +45,7 @@ class Results:
 
     def find(self, asked: Checkpoint) -> Checkpoint | None:
         """The result of the call that ``asked`` describes, now claimed by it."""
-        here = self._here.get(_place(asked))
+        here = self._here.get(place_of(asked))
         if here is not None and _fits(here, asked) and here.seq not in self._claimed:
             return self._claim(here)
         others: list[Checkpoint] = []
@@ -76,15 +74,11 @@ class Results:
 
     def settled(self, intent: Checkpoint) -> None:
         """It is known what came of it."""
-        self._intents.pop(_place(intent), None)
+        self._intents.pop(place_of(intent), None)
 
     def _claim(self, row: Checkpoint) -> Checkpoint:
         self._claimed.add(row.seq)
         return row
-
-
-def _place(row: Checkpoint) -> Place:
-    return row.scope, row.name, row.key, row.n
 
 
 def _fits(row: Checkpoint, asked: Checkpoint) -> bool:

@@ -25,7 +25,6 @@ from .places import current_place
 from .turn import Turn
 
 _installed = False
-run_async: Callable[..., AsyncGenerator[Event, None]] = Runner.run_async  # ADK's own
 
 
 def install(plugin_of: Callable[[Runner], Any]) -> None:
@@ -48,7 +47,7 @@ def _turns(original: Callable[..., Any], plugin_of: Callable[[Runner], Any]) -> 
         plugin = plugin_of(self) if inside is None else None
         if inside is not None:  # an agent run as a tool: part of the call, with a session of its own
             inside.is_passed_through()
-        steps = original(self, **asked) if plugin is None else Turn(plugin, self, asked).events()
+        steps = original(self, **asked) if plugin is None else Turn(plugin, self, original, asked).events()
         async with aclosing(steps) as events:
             async for event in events:
                 yield event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from google.adk.tools.base_tool import BaseTool
@@ -15,6 +16,7 @@ from holdfast.doubt import NOT_DONE, encode_intent, idempotency_key, in_doubt, t
 from holdfast.errors import StepFailed
 from holdfast.store import Checkpoint
 
+from .invocation import Invocation
 from .places import Place, current_place, enter
 from .values import plain, with_actions, without_actions
 
@@ -125,19 +127,10 @@ async def _once(place: ToolPlace, step: Definition, args: dict[str, Any]) -> dic
     intent = invocation.results.begun(row)
     if intent is not None:
         give_key(key := told_by(intent)[0])
-        why = "the process that began it ended before its outcome was recorded"
-        if step.verify is not None:
-            try:
-                answer = step.verify(**args)
-                answer = await answer if hasattr(answer, "__await__") else answer
-            except Exception as unsure:
-                answer, why = None, f"{why}; verify= could not tell ({type(unsure).__name__}: {unsure})"
-            else:
-                if answer is not NOT_DONE:
-                    invocation.results.settled(intent)
-                    return {"result": answer} if not isinstance(answer, dict) else answer
-        if step.verify is None or why.endswith(")"):
-            raise invocation.poison(in_doubt(invocation.id, intent, why))
+        answer = await _verified(invocation, intent, step, args)
+        if answer is not NOT_DONE:
+            invocation.results.settled(intent)
+            return answer if isinstance(answer, dict) else {"result": answer}
         await _close(place, intent)
     elif (unmet := invocation.results.unmet) is not None:
         why = f"the process that began it ended before its outcome was recorded, and {row.name!r} is asked for instead"
@@ -145,6 +138,20 @@ async def _once(place: ToolPlace, step: Definition, args: dict[str, Any]) -> dic
     place.intent = replace(row, status="intent", result=encode_intent(key, None), started_ms=clock.now_ms())
     await invocation.record(place.intent)
     return None
+
+
+async def _verified(invocation: Invocation, intent: Checkpoint, step: Definition, args: dict[str, Any]) -> Any:
+    """What the call that an earlier process began has returned, or ``NOT_DONE``, as ``verify=`` finds out. Raises
+    ``Stop`` if that cannot tell, or there is none."""
+    why = "the process that began it ended before its outcome was recorded"
+    if step.verify is None:
+        raise invocation.poison(in_doubt(invocation.id, intent, why))
+    try:
+        answer = step.verify(**args)
+        return await answer if inspect.isawaitable(answer) else answer
+    except Exception as unsure:
+        why = f"{why}; verify= could not tell ({type(unsure).__name__}: {unsure})"
+        raise invocation.poison(in_doubt(invocation.id, intent, why)) from unsure
 
 
 async def _close(place: ToolPlace, intent: Checkpoint) -> None:

@@ -7,7 +7,7 @@ is met by the one stored. So ADK has nothing to guess from what it finds in the 
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,11 +56,18 @@ class Again(BaseException):
 
 
 class Turn:
-    """``asked`` holds what ``run_async`` was called with."""
+    """``asked`` holds what ``run_async``, ADK's own, was called with."""
 
-    def __init__(self, plugin: HoldfastPlugin, runner: Runner, asked: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        plugin: HoldfastPlugin,
+        runner: Runner,
+        run_async: Callable[..., AsyncGenerator[Event, None]],
+        asked: dict[str, Any],
+    ) -> None:
         self.plugin = plugin
         self.asked = asked
+        self._run_async = run_async
         self.message: types.Content | None = asked.get("new_message")
         self.invocation: Invocation | None = None
         self.invocation_id: str = ""
@@ -101,12 +108,9 @@ class Turn:
                     yield event
         except BaseException as error:
             await self._ended(error)
-            if (
-                self.invocation is not None
-                and self.invocation.stop is not None
-                and not isinstance(error, GeneratorExit)
-            ):
-                raise self.invocation.stop.error from None
+            stopped_by = self._stopped_by
+            if stopped_by is not None and not isinstance(error, GeneratorExit):
+                raise stopped_by from None
             raise
         await self._ended(None)
 
@@ -133,7 +137,7 @@ class Turn:
                 invocation_id=self.began.invocation_id,
                 state_delta=self.began.state_delta,
             )
-        async with aclosing(go_through(self.place, self.plugin.run_async(runner, **asked))) as events:
+        async with aclosing(go_through(self.place, self._run_async(runner, **asked))) as events:
             async for event in events:
                 if event.id not in self.met:
                     yield event
@@ -257,13 +261,13 @@ class Turn:
         if error is None:
             if unmet := self.sessions.unmet:
                 invocation.log.warning("%d events stored before did not come about again; they stay", len(unmet))
-            if paused := await self._is_paused():
-                await invocation.note(_PAUSE, sorted(paused))
-            await invocation.hand_back("waiting" if paused else "done")
+            if unanswered := self._unanswered():
+                await invocation.note(_PAUSE, sorted(unanswered))
+            await invocation.hand_back("waiting" if unanswered else "done")
         else:
             await invocation.hand_back("failed" if isinstance(error, Exception) else "running", error)
 
-    async def _is_paused(self) -> set[str]:
+    def _unanswered(self) -> set[str]:
         """The long-running calls of the invocation that nobody has answered: then an answer may still come."""
         context = self._context
         if context is None:
