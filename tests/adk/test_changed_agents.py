@@ -14,7 +14,7 @@ Make = Callable[..., Scene]
 def _cut(scene: Make, **env: str) -> Scene:
     """a1 is finished, and a2 has asked its model."""
     cut = scene("renamed", **env)
-    assert cut.live(DIE_AT="9") == [9]
+    assert cut.live(DIE_AT="9") == [-9]
     assert cut.recorded()["model a2"] == 1
     return cut
 
@@ -47,7 +47,7 @@ def test_other_agents_are_refused(scene: Make) -> None:
 
 def test_another_version_begins_anew_and_the_same_does_not(scene: Make) -> None:
     cut = _cut(scene, VERSION="1")
-    assert cut.live("resume", DIE_AT="1") == [9] and cut.begun()["model a1 1 -"] == 1
+    assert cut.live("resume", DIE_AT="1") == [-9] and cut.begun()["model a1 1 -"] == 1
     assert cut.live("resume", VERSION="2") == [0] and cut.begun()["model a1 1 -"] == 2
 
 
@@ -56,7 +56,7 @@ def test_another_version_begins_anew_and_the_same_does_not(scene: Make) -> None:
 )
 def test_dynamic_nodes_are_matched_by_what_they_are_given(scene: Make, items: str, again: dict[str, int]) -> None:
     cut = scene("dynamic")
-    assert cut.live(DIE_AT="6") == [9]  # a and b are through, c has begun
+    assert cut.live(DIE_AT="6") == [-9]  # a and b are through, c has begun
     assert cut.live("resume", ITEMS=items) == [0]
     assert {name: cut.begun()[f"node item {name}"] for name in again} == again
     assert f"node final with {''.join(f'<{name}>' for name in items.split(','))}" in cut.begun()

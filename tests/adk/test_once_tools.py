@@ -26,7 +26,7 @@ async def _doubt(scene: Scene, **resolution: object) -> Checkpoint:
 @pytest.mark.parametrize("at", ["3", "4"])
 def test_a_payment_in_flight_is_in_doubt(scene: Make, at: str) -> None:
     cut = scene("once")
-    assert cut.live(DIE_AT=at) == [9]
+    assert cut.live(DIE_AT=at) == [-9]
     before = cut.begun()
     for _ in range(2):
         assert cut.live("resume") == [0]
@@ -39,7 +39,7 @@ def test_a_payment_in_flight_is_in_doubt(scene: Make, at: str) -> None:
 
 def test_a_payment_that_did_not_happen_is_made_again(scene: Make) -> None:
     cut = scene("once")
-    assert cut.live(DIE_AT="4") == [9] and cut.live("resume") == [0]
+    assert cut.live(DIE_AT="4") == [-9] and cut.live("resume") == [0]
     asyncio.run(_doubt(cut, retry=True))
     assert cut.live("resume") == [0]
     assert cut.begun()["tool pay A"] == 2 and cut.begun()["tool pay B"] == 1
@@ -57,14 +57,14 @@ def test_a_refused_payment_is_no_doubt(scene: Make) -> None:
 
 def test_a_restart_keeps_what_must_happen_once(scene: Make) -> None:
     cut = scene("once", VERSION="1")
-    assert cut.live(DIE_AT="6") == [9]
+    assert cut.live(DIE_AT="6") == [-9]
     assert cut.live("resume", VERSION="2") == [0]
     assert cut.begun()["tool pay A"] == 1 and cut.begun()["model payer 1 -"] == 2
 
 
 def test_a_restart_does_not_go_past_a_doubt(scene: Make) -> None:
     cut = scene("once", VERSION="1")
-    assert cut.live(DIE_AT="4") == [9]
+    assert cut.live(DIE_AT="4") == [-9]
     assert cut.live("resume", VERSION="2") == [0] and cut.told("raised")[0].startswith("InDoubt: ")
     assert cut.begun()["tool pay A"] == 1
     asyncio.run(_doubt(cut, result={"paid": "A"}))

@@ -14,7 +14,7 @@ Make = Callable[..., Scene]
 @pytest.mark.parametrize(("service", "at"), [("adk", "3"), ("holdfast", "7")])
 def test_two_processes_resume_at_once(scene: Make, service: str, at: str) -> None:
     whole, cut = (scene("parallel_calls", SERVICE=service) for _ in range(2))
-    assert whole.live() == [0] and cut.live(DIE_AT=at) == [9]
+    assert whole.live() == [0] and cut.live(DIE_AT=at) == [-9]
     recorded = cut.recorded()
     assert cut.live("resume", beside=2) == [0, 0], cut.errors
     assert race_is_wrong(cut, whole, recorded) == []

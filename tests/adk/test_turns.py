@@ -25,7 +25,7 @@ def test_cut_short_anywhere(scene: Make, name: str) -> None:
     points = sum(line.startswith(("begin ", "end ")) for line in whole.ledger)
     cut = scene(name, SERVICE=service)
     at = chance.randint(1, points)
-    assert cut.live(DIE_AT=str(at)) == [9], cut.errors
+    assert cut.live(DIE_AT=str(at)) == [-9], cut.errors
     recorded = cut.recorded()
     assert cut.live("resume") == [0], cut.errors
     assert wrong_with(cut, whole, recorded) == [], f"point {at}"
@@ -34,21 +34,21 @@ def test_cut_short_anywhere(scene: Make, name: str) -> None:
 @pytest.mark.parametrize("name", ["progress", "progress_rerun"])
 def test_what_yielded_and_died_is_not_finished(scene: Make, name: str) -> None:
     cut = scene(name)
-    assert cut.live(DIE_AT="1") == [9]  # "progress" is stored, and the work has not begun
+    assert cut.live(DIE_AT="1") == [-9]  # "progress" is stored, and the work has not begun
     assert cut.live("resume") == [0]
     assert cut.begun() == {"node worker": 1, "node final with worked": 1}
 
 
 def test_a_node_that_returned_nothing_is_finished(scene: Make) -> None:
     cut = scene("nothing")
-    assert cut.live(DIE_AT="3") == [9]
+    assert cut.live(DIE_AT="3") == [-9]
     assert cut.live("resume") == [0]
     assert cut.begun() == {"node silent": 1, "node final": 1}
 
 
 def test_a_parallel_call_that_was_finished_is_recalled_with_its_state(scene: Make) -> None:
     cut = scene("parallel_calls")
-    assert cut.live(DIE_AT="8") == [9]  # x and y have returned, z has not
+    assert cut.live(DIE_AT="8") == [-9]  # x and y have returned, z has not
     assert cut.recorded()["tool fetch"] == 2
     assert cut.live("resume") == [0]
     assert cut.begun()["tool fetch x"] == cut.begun()["tool fetch y"] == 1 and cut.begun()["tool fetch z"] == 2
@@ -57,14 +57,14 @@ def test_a_parallel_call_that_was_finished_is_recalled_with_its_state(scene: Mak
 
 def test_the_history_of_an_agent_in_a_graph_is_whole(scene: Make) -> None:
     cut = scene("agent_node")
-    assert cut.live(DIE_AT="11") == [9]  # in its third tool
+    assert cut.live(DIE_AT="11") == [-9]  # in its third tool
     assert cut.live("resume") == [0]
     assert "model inner 7 fetch,check,write" in cut.begun() and max(cut.begun().values()) <= 2
 
 
 def test_the_own_code_of_an_agent_runs_again_and_state_does_not_go_back(scene: Make) -> None:
     cut = scene("custom")
-    assert cut.live(DIE_AT="7") == [9]
+    assert cut.live(DIE_AT="7") == [-9]
     assert cut.live("resume") == [0]
     assert cut.begun()["step 3"] == 1 and cut.told("state")[-1] == "[('fetch', 'done'), ('seen', 2), ('step', 3)]"
     whole = scene("custom")
@@ -83,27 +83,27 @@ def test_a_death_between_two_resumes(scene: Make) -> None:
 
 def test_streams_are_recalled_whole(scene: Make) -> None:
     cut = scene("sequence", STREAM="1")
-    assert cut.live(DIE_AT="4") == [9]
+    assert cut.live(DIE_AT="4") == [-9]
     assert cut.live("resume") == [0]
     assert cut.begun()["model a1 1 -"] == 1 and cut.told("said")[-1] == "a3: a3 is done"
 
 
 def test_an_instruction_that_tells_the_time_costs_nothing_twice(scene: Make) -> None:
     cut = scene("told_the_time")
-    assert cut.live(DIE_AT="7") == [9]
+    assert cut.live(DIE_AT="7") == [-9]
     assert cut.live("resume") == [0]
     assert cut.begun()["model clock 1 -"] == cut.begun()["model clock 3 fetch"] == 1
 
 
 def test_what_was_yielded_before_is_not_yielded_again(scene: Make) -> None:
     cut = scene("sequence")
-    assert cut.live(DIE_AT="19") == [9]
+    assert cut.live(DIE_AT="19") == [-9]
     assert cut.live("resume") == [0]
     assert sorted(cut.told("said")) == ["a1: a1 is done", "a2: a2 is done", "a3: a3 is done"]
 
 
 def test_a_window_of_events_does_not_break_the_resume(scene: Make) -> None:
     cut = scene("sequence", WINDOW="2")
-    assert cut.live(DIE_AT="13") == [9]
+    assert cut.live(DIE_AT="13") == [-9]
     assert cut.live("resume") == [0]
     assert cut.told("said")[-1] == "a3: a3 is done" and cut.told("raised") == []

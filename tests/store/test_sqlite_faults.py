@@ -309,6 +309,12 @@ class Disk(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         return DiskFile(self, name, flags)
 
+    def rename(self, source: str, target: str) -> None:
+        """In place of ``sqlite_log``'s."""
+        Path(source).replace(target)
+        self.durable[target] = self.durable.pop(source, bytearray())
+        self.dirty[target] = self.dirty.pop(source, [])
+
     def cut_power(self, folder: Path) -> Path:
         """The files as they would be found, in another folder."""
         folder.mkdir()
@@ -357,8 +363,9 @@ class DiskFile(apsw.VFSFile):
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk(f"disk-{tmp_path.name}")
+    monkeypatch.setattr(sqlite_log, "_rename", disk.rename)
     yield disk
     disk.unregister()
 
@@ -433,15 +440,40 @@ def test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed(
         append(store, checkpoint(1, 2, result=bytes(size)))
     store.close()
     assert (tmp_path / "a.db-unsynced").exists()
+    before = (tmp_path / "a.db-wal").stat()
     with pytest.raises(StoreError, match="could not be read or written"):
         SQLiteStore(tmp_path / "a.db", vfs=disk.name).get("a")
+    after = (tmp_path / "a.db-wal").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "what is durable could be torn"
     disk.fail.clear()
     store = SQLiteStore(tmp_path / "a.db", vfs=disk.name)
     found = [row.seq for row in store.load(1)]
     append(store, checkpoint(1, found[-1] + 1))
     assert found_after_power_cut(disk, tmp_path / "cut") == [*found, found[-1] + 1]
-    assert not (tmp_path / "a.db-unsynced").exists()
+    assert not (tmp_path / "a.db-unsynced").exists() and not (tmp_path / "a.db-wal-anew").exists()
+    assert (tmp_path / "a.db-wal").stat().st_mode == before.st_mode
     store.close()
+
+
+def test_a_log_is_written_anew_on_a_real_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = with_run(path)
+    append(store, checkpoint(1, 1, result=bytes(300_000)))
+    names = [f"{path}{end}" for end in ("", "-wal")]
+    kept = [Path(name).read_bytes() for name in names]
+    store.close()
+    for name, content in zip(names, kept, strict=True):  # as a process leaves them that is killed
+        Path(name).write_bytes(content)
+    sqlite_log.doubt_log(str(path))
+    (tmp_path / "a.db-wal-anew").write_bytes(bytes(1_000_000))  # another one died here before
+    before = Path(names[1]).stat().st_ino
+    store = SQLiteStore(path)
+    assert [row.seq for row in store.load(1)] == [1]
+    assert Path(names[1]).read_bytes() == kept[1] and Path(names[1]).stat().st_ino != before
+    append(store, checkpoint(1, 2))
+    store.close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.db"]
+    assert [row.seq for row in SQLiteStore(path).load(1)] == [1, 2]
 
 
 def test_a_log_that_another_process_has_open_is_left_to_it(tmp_path: Path) -> None:

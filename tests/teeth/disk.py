@@ -61,6 +61,13 @@ PLANTED = [
         [_STORE + "test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed"],
     ),
     Plant(
+        "a log in doubt is written over",
+        "src/holdfast/store/sqlite_log.py",
+        """    anew = f"{log}-anew"\n""",
+        """    anew = log\n""",
+        [_STORE + "test_a_log_left_by_a_failed_sync_is_written_anew_before_it_is_believed"],
+    ),
+    Plant(
         "a process that is killed has been told too early",
         "src/holdfast/journal.py",
         "                committed = self.store.commit(_batch(sent))\n",

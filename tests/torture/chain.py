@@ -13,7 +13,7 @@ from holdfast.testing import ledger
 from holdfast.testing.zygote import Reply, Request
 
 from .case import Campaign, Case
-from .disk import HOW, LASTING, LONG_LOG, SHORT_LOG, Fault, Op, Plan, read_trace, strike_last_call
+from .disk import HOW, LASTING, LONG_LOG, SHORT_LOG, Fault, Op, Plan, read_trace, settle_trace
 from .looking import problems_of_file, problems_of_runs, syncs_tried_again
 from .power import HOW_MUCH, Platter
 
@@ -80,7 +80,7 @@ def chain(name: str, lives: list[Life], known: Known, seed: str) -> Case:
             Plan(life.fault, life.attempts, chance.choice((SHORT_LOG, LONG_LOG))).write(folder)
             reply = yield from campaign.life(folder, process, kill_after_ms=life.kill_ms)
             if reply.killed:
-                strike_last_call(folder)
+                settle_trace(folder)
                 campaign.findings.injected["kills"] += 1
             ops = read_trace(folder)
             _count(campaign, life, ops[before:])

@@ -39,6 +39,7 @@ _CODES = {
     "size": apsw.SQLITE_IOERR_FSTAT,
     "lock": apsw.SQLITE_IOERR_LOCK,
     "delete": apsw.SQLITE_IOERR_DELETE,
+    "rename": apsw.SQLITE_IOERR_DIR_FSYNC,
 }
 
 
@@ -85,8 +86,8 @@ class Op(msgspec.Struct, array_like=True):
     ledger: int
     failed: bool
     offset: int = 0  # of a write; the new size of a truncation
-    data: bytes = b""  # what was written, of a short write the part that was
-    folder: bool = False  # open: the file was made; sync and delete: the folder was synced along
+    data: bytes = b""  # what was written, of a short write the part that was; of a renamed file the new name
+    folder: bool = False  # open: the file was made; sync and delete: the folder was synced along, as with each rename
 
 
 class Disk(apsw.VFS):
@@ -140,6 +141,12 @@ class Disk(apsw.VFS):
         if error := self.note("delete", Path(name).name, 0, folder=bool(sync_folder)):
             raise error
         super().xDelete(name, sync_folder)
+
+    def rename(self, source: str, target: str) -> None:
+        """SQLite has no call for it: holdfast's own is to be replaced by this."""
+        if error := self.note("rename", Path(source).name, 0, data=os.fsencode(Path(target).name)):
+            raise error
+        Path(source).replace(target)
 
 
 class DiskFile(apsw.VFSFile):
@@ -199,12 +206,28 @@ def read_trace(folder: Path) -> list[Op]:
     return ops
 
 
-def strike_last_call(folder: Path) -> None:
-    """A process that was killed wrote its last call down, and may not have come to make it."""
+def settle_trace(folder: Path) -> None:
+    """Make the trace that a killed process left tell what was done: of its last line a part may be missing, and of the
+    last call of each open file nothing, or only the beginning, may have been made."""
     ops = read_trace(folder)
-    if not ops or ops[-1].failed or not (folder / ops[-1].name).exists():
-        return
-    last = ops[-1]
-    if last.what == "delete" or (last.what == "truncate" and (folder / last.name).stat().st_size > last.offset):
-        whole = sum(4 + len(msgspec.msgpack.encode(op)) for op in ops[:-1])
-        os.truncate(folder / "trace", whole)
+    last = {op.handle: at for at, op in enumerate(ops)}
+    made = [_made(folder / op.name, op) if last[op.handle] == at else op for at, op in enumerate(ops)]
+    lines = [msgspec.msgpack.encode(op) for op in made if op is not None]
+    (folder / "trace").write_bytes(b"".join(len(line).to_bytes(4, "big") + line for line in lines))
+
+
+def _made(file: Path, op: Op) -> Op | None:
+    """The call as far as the file beneath shows it."""
+    if op.failed or not file.exists():
+        return op
+    if op.what in ("delete", "rename") or (op.what == "truncate" and file.stat().st_size > op.offset):
+        return None
+    if op.what == "write":
+        with file.open("rb") as stream:
+            stream.seek(op.offset)
+            there = stream.read(len(op.data))
+        same = len(there)
+        while there[:same] != op.data[:same]:
+            same -= 1
+        return msgspec.structs.replace(op, data=op.data[:same])
+    return op

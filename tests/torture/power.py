@@ -7,6 +7,7 @@ writes them, and only what is written again gets there.
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -42,6 +43,9 @@ class Platter:
                 self._names[op.name].pending.append(op)
         elif op.what == "sync":
             self._sync(op)
+        elif op.what == "rename" and not op.failed:
+            self._names[os.fsdecode(op.data)] = self._names.pop(op.name)
+            self._sync_folder()
         elif op.what == "delete" and not op.failed:
             self._names.pop(op.name, None)
             self._pending_names.append((op.name, None))

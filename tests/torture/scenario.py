@@ -12,7 +12,7 @@ import apsw
 import crash_programs as programs
 
 from holdfast import Holdfast, StoreError
-from holdfast.store import Store
+from holdfast.store import Store, sqlite_log
 from holdfast.store.sqlite import SQLiteStore
 
 from .disk import NAME, SHORT_LOG, Disk, Plan
@@ -56,6 +56,7 @@ def _copied_at(limit: int) -> Callable[[apsw.Connection, str, int], int]:
 def faulty(folder: Path) -> Store:
     plan = Plan.read(folder)
     _disks.append(Disk(folder, plan.fault))
+    sqlite_log._rename = _disks[-1].rename
     store = CopyingStore(folder / "sweep.db", vfs=NAME)
     store.log_pages = plan.log_pages
     return store

@@ -53,13 +53,30 @@ def settle_log(path: str, vfs: str | None = None) -> None:
 
 
 def _write_anew(log: str, vfs: str | None) -> None:
-    # Opened as SQLite would create it, so that its first sync is one of the folder too.
+    """In another file, which then takes the log's name: to write over the log could tear what of it is durable."""
+    anew = f"{log}-anew"
+    # As SQLite would create it: with the owner and the rights of the log, and the first sync is one of the folder too.
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_WAL
-    file = apsw.VFSFile(vfs or "", log, [flags, 0])
+    source, target = apsw.VFSFile(vfs or "", log, [flags, 0]), apsw.VFSFile(vfs or "", anew, [flags, 0])
     try:
-        size = file.xFileSize()
+        size = source.xFileSize()
+        target.xTruncate(0)  # what a process left that died here
         for start in range(0, size, _PIECE):
-            file.xWrite(file.xRead(min(_PIECE, size - start), start), start)
-        file.xSync(apsw.SQLITE_SYNC_FULL)
+            target.xWrite(source.xRead(min(_PIECE, size - start), start), start)
+        target.xSync(apsw.SQLITE_SYNC_FULL)
     finally:
-        file.xClose()
+        source.xClose()
+        target.xClose()
+    _rename(anew, log)
+
+
+def _rename(source: str, target: str) -> None:
+    try:
+        Path(source).replace(target)
+        folder = os.open(Path(target).parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise apsw.IOError(str(error)) from error

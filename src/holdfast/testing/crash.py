@@ -205,6 +205,7 @@ class _Sweeping:
     def _sweep_a_resume(self, middles: list[_Point], done: list[_Point]) -> list[_Point]:
         """The points of a resume after a crash in the middle, tried. How many rows a commit takes is not the same each
         time, so the run may have ended before it comes to the middle: then one before it is taken."""
+        came: set[Crash] = set()
         for middle in middles:
             if middle not in self.calls and middle not in done:
                 self._do([middle])
@@ -214,7 +215,8 @@ class _Sweeping:
             # The claim's calls come before the first commit of a resume; behind it the first process saw them all.
             behind = [point for point in resumed if point[-1].method != "commit"]
             self._do(behind)
-            if {point[-1].method for point in behind if self.came[point]} == {point[-1].method for point in behind}:
+            came |= {point[-1] for point in behind if self.came[point]}
+            if came >= {point[-1] for point in behind}:
                 return resumed
         return []
 
