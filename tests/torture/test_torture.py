@@ -53,7 +53,7 @@ def test_faults_and_power_cuts_one_after_the_other() -> None:
 def test_processes_are_killed_at_any_moment() -> None:
     with Campaign(kills.TARGET, None, stop_at_first=True) as campaign:
         check(campaign.run(kills.of_seed(SEED * 1_000_000 + n) for n in range(40)))
-        assert campaign.findings.injected["kills"] > 40
+        assert campaign.findings.injected["kills"] > 20
 
 
 def test_agents_that_phrase_it_differently_pay_once() -> None:
