@@ -41,8 +41,10 @@ class Looks:
 
     def __init__(self, run: LiveRun) -> None:
         self._run = run
-        self._again: asyncio.TimerHandle | None = None
-        self._not_before = 0.0  # by the loop's time
+        self._again: asyncio.Handle | None = None
+        # By the loop's time. A handle does not always tell: uvloop's has no ``when`` if it is due at once.
+        self._again_at = 0.0
+        self._not_before = 0.0
 
     def ask(self) -> None:
         """Something has changed, and it may be that from now on the run only waits."""
@@ -67,10 +69,12 @@ class Looks:
 
     def _ask_in(self, seconds: float) -> None:
         loop = self._run.loop
+        at = loop.time() + seconds
         if self._again is not None:
-            if self._again.when() <= loop.time() + seconds:
+            if self._again_at <= at:
                 return
             self._again.cancel()
+        self._again_at = at
         self._again = loop.call_later(seconds, self._ask_again, context=Context())  # it is no timer of the run's
 
     def _ask_again(self) -> None:

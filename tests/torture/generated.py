@@ -99,7 +99,12 @@ def unchanged(seed: int, counted: Counter[str]) -> Story:
             continue
         told = life.outcome[1] if life.outcome[0] == "done" else None
         if told != plain or life.outcome[0] not in ("done", "failed"):
-            return [f"life {number} ended with {life.outcome}, and without holdfast it gives {plain}"]
+            failed = [
+                f"{row.name}, checkpoint {row.seq}, failed with {Failure.decode(row.result or b'', 'the failure')}"
+                for row in life.rows
+                if row.status == "failed"
+            ]
+            return [f"life {number} ended with {life.outcome}, and without holdfast it gives {plain}", *failed]
         return [] if bank == Counter(books) else [f"paid was {_difference(bank, Counter(books))}"]
     return ["it does not come to its end"]
 
