@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .plugin import HoldfastPlugin
 from .resuming import resume
-from .serving import register_services
+from .services import register_services
 from .sessions import HoldfastSessionService
 
 __all__ = ["HoldfastPlugin", "HoldfastSessionService", "resume"]
