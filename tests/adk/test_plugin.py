@@ -9,6 +9,8 @@ import pytest
 from adk_scripted import Scripted, after, call, text
 from google.adk.agents import LlmAgent
 from google.adk.apps import App
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import Runner
 from google.adk.sessions.in_memory_session_service import InMemorySessionService
@@ -17,6 +19,7 @@ from google.genai import types
 import holdfast
 from holdfast import Busy, HoldfastError, NotFound, StoreError
 from holdfast.adapters.adk import HoldfastPlugin, HoldfastSessionService, resume
+from holdfast.adapters.adk.history import fingerprint
 
 WHO = {"user_id": "u", "session_id": "s"}
 
@@ -162,6 +165,15 @@ def test_without_a_store_it_takes_that_of_the_sessions_and_without_a_message_wha
                 await anext(runner.run_async(**WHO))
 
     asyncio.run(main())
+
+
+def test_an_event_is_met_by_the_one_that_vertex_ai_keeps_of_it() -> None:
+    def told(share: float, **more: Any) -> Event:
+        content = types.Content(role="model", parts=[types.Part(text="well", **more)])
+        return Event(author="solo", content=content, actions=EventActions(state_delta={"share": share}))
+
+    assert fingerprint(told(1.0, part_metadata={"from": "somewhere"})) == fingerprint(told(1))
+    assert fingerprint(told(1.0)) != fingerprint(told(1.5))
 
 
 def test_what_refuses_a_new_invocation_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

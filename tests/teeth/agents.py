@@ -90,6 +90,13 @@ PLANTED = [
         [ONCE + "test_a_restart_keeps_what_must_happen_once"],
     ),
     Plant(
+        "a number that comes back without its fraction is another one",
+        ADK + "history.py",
+        ", parse_float=_number)",
+        ")",
+        ["tests/adk/test_plugin.py::test_an_event_is_met_by_the_one_that_vertex_ai_keeps_of_it"],
+    ),
+    Plant(
         "URLs of holdfast's mean nothing to ADK's tools",
         ADK + "__init__.py",
         "\nregister_services()\n",
