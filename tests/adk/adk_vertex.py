@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,9 +51,7 @@ class VertexServer:
     def __enter__(self) -> VertexServer:
         self.sessions: dict[str, types.Session] = {}
         self.events: dict[str, list[types.SessionEvent]] = {}
-        self.lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Asked)
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), _Asked)
         self._http.vertex = self  # type: ignore[attr-defined] # where a request finds what there is
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -87,6 +86,12 @@ class VertexServer:
         more = str(at + PAGE) if at + PAGE < len(self.events[name]) else None
         found = self.events[name][at : at + PAGE]
         return types.ListRuntimeSessionEventsResponse(session_events=found, next_page_token=more)
+
+
+class _Http(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # who asked has been killed
+            super().handle_error(request, client_address)
 
 
 class _Asked(BaseHTTPRequestHandler):
