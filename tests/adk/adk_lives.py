@@ -5,6 +5,7 @@ ADK takes seconds to import and a scene some tens of milliseconds, so hundreds o
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -23,11 +24,17 @@ _HERE = Path(__file__).parent
 
 
 class Host:
-    """``with Host() as host:``, then ``host.live(…)`` gives the exit code of a life."""
+    """``with Host() as host:``, then ``host.live(…)`` gives the exit code of a life. ``modules`` are imported too."""
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
 
     def __enter__(self) -> Host:
         self._process = subprocess.Popen(
-            [sys.executable, str(_HERE / "adk_lives.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(_HERE / "adk_lives.py"), *self._modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._lock = threading.Lock()
         return self
@@ -64,7 +71,7 @@ class Scene:
         self.host, self.name, self.folder = host, name, folder
         self.env = {"LEDGER": str(folder / "ledger"), "ADK_DB": str(folder / "adk.db"), **env}
         if not alone:
-            self.env["HOLDFAST_DB"] = str(folder / "holdfast.db")
+            self.env.setdefault("HOLDFAST_DB", str(folder / "holdfast.db"))
         (folder / "ledger").touch()
 
     def live(self, how: str = "start", *, kill_after_s: float = 0, beside: int = 1, **env: str) -> list[int]:
@@ -163,6 +170,8 @@ def race_is_wrong(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]
 def _serve() -> None:
     import adk_program as program
 
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
         if "stalled" in asked:

@@ -1,6 +1,7 @@
 """``python adk_program.py SCENE start|resume|message|id``: an app over ADK's own service on a file.
 
-``ADK_DB`` is ADK's database, ``HOLDFAST_DB`` ours; without it ADK is alone. What is yielded goes to the ledger."""
+``ADK_DB`` is ADK's database, ``HOLDFAST_DB`` ours; without it ADK is alone. What is yielded goes to the ledger.
+``SERVICE`` names another service of ADK's, or ours."""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ from adk_scripted import tell  # noqa: E402
 from google.adk.agents.run_config import RunConfig, StreamingMode  # noqa: E402 - the warnings of its imports
 from google.adk.apps import App, ResumabilityConfig  # noqa: E402
 from google.adk.runners import Runner  # noqa: E402
-from google.adk.sessions.base_session_service import GetSessionConfig  # noqa: E402
+from google.adk.sessions.base_session_service import BaseSessionService, GetSessionConfig  # noqa: E402
+from google.adk.sessions.in_memory_session_service import InMemorySessionService  # noqa: E402
 from google.adk.sessions.session import Session  # noqa: E402
 from google.adk.sessions.sqlite_session_service import SqliteSessionService  # noqa: E402
 from google.genai import types  # noqa: E402
 
+_in_memory: dict[str, InMemorySessionService] = {}
 USER, SESSION = {"user_id": "u"}, {"session_id": "s"}
 
 
@@ -40,7 +43,7 @@ async def main(scene: str, how: str) -> None:
             service = HoldfastSessionService(holdfast=hf)
             plugins = [HoldfastPlugin(service, **options)]
     if not (ours and os.environ.get("SERVICE") == "holdfast"):
-        service = SqliteSessionService(os.environ["ADK_DB"])
+        service = their_service()
     app = App(
         name="app",
         root_agent=scenes.SCENES[scene](),
@@ -84,6 +87,21 @@ async def main(scene: str, how: str) -> None:
     tell(f"state {sorted((key, value) for key, value in session.state.items())}")
     if ours:
         await hf.aclose()
+
+
+def their_service() -> BaseSessionService:
+    kind, place = os.environ.get("SERVICE"), os.environ["ADK_DB"]
+    if kind == "adk memory":
+        return _in_memory.setdefault(place, InMemorySessionService())
+    if kind == "adk database":
+        from google.adk.sessions.database_session_service import DatabaseSessionService
+
+        return DatabaseSessionService(f"sqlite+aiosqlite:///{place}")
+    if kind == "vertex":
+        from adk_vertex import sessions_at
+
+        return sessions_at(os.environ["VERTEX_URL"], os.environ["VERTEX_ENGINE"])
+    return SqliteSessionService(place)
 
 
 def answered(session: Session) -> types.Content:

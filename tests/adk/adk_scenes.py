@@ -48,24 +48,19 @@ def sequence() -> BaseAgent:
 
 def mixed() -> BaseAgent:
     """Sequential, parallel and loop parts."""
-    return SequentialAgent(
-        name="mixed",
-        sub_agents=[
-            agent("first", [call("fetch", what="one")], include_contents="none"),
-            ParallelAgent(
-                name="both",
-                sub_agents=[
-                    agent("left", [call("look", what="l1")], [call("look", what="l2")], include_contents="none"),
-                    agent("right", [call("seek", what="r1"), call("seek", what="r2")], include_contents="none"),
-                ],
-            ),
-            LoopAgent(
-                name="rounds",
-                max_iterations=3,
-                sub_agents=[agent("turn", [call("polish")], include_contents="none")],
-            ),
-        ],
-    )
+    first = agent("first", [call("fetch", what="one")], include_contents="none")
+    return SequentialAgent(name="mixed", sub_agents=[first, both(), rounds()])
+
+
+def both() -> BaseAgent:
+    left = agent("left", [call("look", what="l1")], [call("look", what="l2")], include_contents="none")
+    right = agent("right", [call("seek", what="r1"), call("seek", what="r2")], include_contents="none")
+    return ParallelAgent(name="both", sub_agents=[left, right])
+
+
+def rounds() -> BaseAgent:
+    turn = agent("turn", [call("polish")], include_contents="none")
+    return LoopAgent(name="rounds", max_iterations=3, sub_agents=[turn])
 
 
 def parallel_calls() -> BaseAgent:
@@ -242,6 +237,8 @@ SCENES: dict[str, Callable[[], Any]] = {
     for made in (
         sequence,
         mixed,
+        both,
+        rounds,
         parallel_calls,
         custom,
         progress,

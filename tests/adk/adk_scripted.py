@@ -2,7 +2,8 @@
 
 The ledger is a file that outlives the process: a line when a call begins and one when it ends. ``DIE_AT`` in the
 environment is the number of the point, counted over all calls of the process, at which it kills itself, ``STALL_AT``
-the one at which it is stopped, until somebody lets it go on."""
+the one at which it is stopped, until somebody lets it go on. Where what is in memory has to outlive it, a life is a
+task, ``begin_life``, which is cancelled instead."""
 
 from __future__ import annotations
 
@@ -20,15 +21,25 @@ from google.genai import types
 from pydantic import PrivateAttr
 
 _passed = 0
+_life: asyncio.Task[Any] | None = None
 _PAUSES_S = {"y": 0.03, "z": 0.06, "2": 0.03}
 
 
-def point() -> None:
+def begin_life(task: asyncio.Task[Any] | None) -> None:
+    global _life, _passed
+    _life, _passed = task, 0
+
+
+async def point() -> None:
     """Where the process may die."""
     global _passed
     _passed += 1
     if _passed == int(os.environ.get("DIE_AT") or 0):
-        os.kill(os.getpid(), signal.SIGKILL)
+        if _life is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            _life.cancel()
+            await asyncio.Event().wait()
     if _passed == int(os.environ.get("STALL_AT") or 0):
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -41,10 +52,10 @@ def tell(line: str) -> None:
 async def recorded(name: str) -> None:
     """The body of something that costs: begun, then ended, with points before and between. Those whose names end in a
     later letter or digit take longer, so that what is called in parallel does not end at once."""
-    point()
+    await point()
     tell(f"begin {name}")
     await asyncio.sleep(_PAUSES_S.get(name[-1], 0.002))
-    point()
+    await point()
     tell(f"end {name}")
 
 

@@ -9,6 +9,8 @@ import pytest
 from adk_scripted import Scripted, after, call, text
 from google.adk.agents import LlmAgent
 from google.adk.apps import App
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import Runner
 from google.adk.sessions.in_memory_session_service import InMemorySessionService
@@ -16,7 +18,8 @@ from google.genai import types
 
 import holdfast
 from holdfast import Busy, HoldfastError, NotFound, StoreError
-from holdfast.adapters.adk import HoldfastPlugin, resume
+from holdfast.adapters.adk import HoldfastPlugin, HoldfastSessionService, resume
+from holdfast.adapters.adk.history import fingerprint
 
 WHO = {"user_id": "u", "session_id": "s"}
 
@@ -123,6 +126,8 @@ def test_what_it_takes() -> None:
         async with holdfast.open("memory://") as hf:
             with pytest.raises(ValueError, match="on_change"):
                 HoldfastPlugin(hf, on_change="again")  # type: ignore[arg-type]
+            with pytest.raises(HoldfastError, match="does not know where invocations are to be recorded"):
+                await asked(await runner_of(agent(tool), HoldfastPlugin()))
             late = await runner_of(agent(tool), BasePlugin(name="first"), HoldfastPlugin(hf))
             with pytest.raises(HoldfastError, match="plugin 'first' stands before HoldfastPlugin"):
                 await asked(late)
@@ -135,6 +140,40 @@ def test_what_it_takes() -> None:
                 await anext(resume(nobody, user_id="u", session_id="other"))
 
     asyncio.run(main())
+
+
+def test_without_a_store_it_takes_that_of_the_sessions_and_without_a_message_what_is_unfinished() -> None:
+    tried = 0
+
+    def flaky() -> str:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            raise ConnectionError("no route")
+        return "well"
+
+    async def main() -> None:
+        async with HoldfastSessionService("memory://") as service:
+            await service.create_session(app_name="app", **WHO)
+            app = App(name="app", root_agent=agent(flaky), plugins=[HoldfastPlugin()])
+            runner = Runner(app=app, session_service=service)
+            with pytest.raises(ConnectionError):
+                await asked(runner)
+            assert [event.author async for event in runner.run_async(**WHO)][-1] == "solo"
+            assert [run.status for run in await service.holdfast.runs()] == ["done"]
+            with pytest.raises(NotFound, match="has no unfinished invocation"):
+                await anext(runner.run_async(**WHO))
+
+    asyncio.run(main())
+
+
+def test_an_event_is_met_by_the_one_that_vertex_ai_keeps_of_it() -> None:
+    def told(share: float, **more: Any) -> Event:
+        content = types.Content(role="model", parts=[types.Part(text="well", **more)])
+        return Event(author="solo", content=content, actions=EventActions(state_delta={"share": share}))
+
+    assert fingerprint(told(1.0, part_metadata={"from": "somewhere"})) == fingerprint(told(1))
+    assert fingerprint(told(1.0)) != fingerprint(told(1.5))
 
 
 def test_what_refuses_a_new_invocation_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

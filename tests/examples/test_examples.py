@@ -17,7 +17,9 @@ class Example:
     def __init__(self, name: str, folder: Path, *args: str) -> None:
         self.command = [sys.executable, str(EXAMPLES / name), *args]
         self.folder = folder
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+        self.environ = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HOLDFAST_", "GOOGLE_"))
+        }
 
     def killed_at(self, cue: str) -> list[str]:
         """What it printed until it was killed, where it printed ``cue``."""
@@ -137,6 +139,22 @@ def test_the_loan_is_approved_after_its_process_was_killed(tmp_path: Path) -> No
     assert example.finished() == [result]
 
 
+@pytest.mark.crash
+def test_an_agent_of_adk_goes_on_in_another_process(tmp_path: Path) -> None:
+    """Neither the two tools that were through, nor what the model had answered twice, comes about again."""
+    example = Example("adk_loan/process.py", tmp_path)
+    first = example.killed_at("assessing risk")
+    assert sorted(first) == [
+        "asking the model",
+        "asking the model",
+        "assessing risk",
+        "checking credit of A-17",
+        "parsing A-17",
+    ]
+    assert example.finished() == ["assessing risk", "asking the model", "low risk (score 514, 2 documents)"]
+
+
 def test_every_example_is_tested_here() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in source] == []
+    programs = [path.relative_to(EXAMPLES) for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/process.py")]]
+    assert [str(program) for program in programs if f'"{program}"' not in source] == []

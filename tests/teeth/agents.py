@@ -89,4 +89,28 @@ PLANTED = [
         "if keeps_all]",
         [ONCE + "test_a_restart_keeps_what_must_happen_once"],
     ),
+    Plant(
+        "a number that comes back without its fraction is another one",
+        ADK + "history.py",
+        ", parse_float=_number)",
+        ")",
+        ["tests/adk/test_plugin.py::test_an_event_is_met_by_the_one_that_vertex_ai_keeps_of_it"],
+    ),
+    Plant(
+        "URLs of holdfast's mean nothing to ADK's tools",
+        ADK + "__init__.py",
+        "\nregister_services()\n",
+        "",
+        ["tests/adk/test_served.py::test_a_url_names_our_sessions[memory]"],
+    ),
+    Plant(
+        "without a message nothing is unfinished",
+        ADK + "turn.py",
+        '            if self.message is None and not self.asked.get("invocation_id"):\n',
+        "            if False:\n",
+        [
+            "tests/adk/test_plugin.py::"
+            "test_without_a_store_it_takes_that_of_the_sessions_and_without_a_message_what_is_unfinished"
+        ],
+    ),
 ]

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from . import adk, agents, chain, cuts, flips, generated, grounds, kills, machines, memory, writers, zombies
+from . import adk, agents, chain, cuts, flips, generated, grounds, kills, machines, matrix, memory, writers, zombies
 from .case import Campaign, Case, Findings
 from .disk import Fault
 
@@ -101,6 +101,7 @@ PARTS: dict[str, tuple[float, Callable[[int, float], Findings]]] = {
     "kill": (0.2, of_kills),
     "agent": (0.1, of_agents),
     "adk": (0.2, adk.run),
+    "matrix": (0.1, matrix.run),
     "machines": (0.3, of_machines),
     "zombies": (0.05, of_zombies),
     "writers": (0.05, of_writers),
@@ -119,6 +120,8 @@ def replay(name: str) -> Findings:
         return generated.replay(rest[0], rest[1], int(rest[2]))
     if part == "adk":
         return adk.run(0, 0.0, only=" ".join(rest))
+    if part == "matrix":
+        return matrix.run(0, 0.0, only=" ".join(rest))
     if part == "flips":
         return flips.run(0, 0.0, only=int(rest[0]))
     if part == "machines":

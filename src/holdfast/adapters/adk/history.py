@@ -130,12 +130,13 @@ class TurnSessions(BaseSessionService):
 
 def fingerprint(event: Event) -> bytes:
     """The same for an event and for the one that comes about in its place when its turn is gone through again."""
-    told: dict[str, Any] = json.loads(event.model_dump_json(include=_TOLD, exclude_none=True))
+    told: dict[str, Any] = json.loads(event.model_dump_json(include=_TOLD, exclude_none=True), parse_float=_number)
     actions = told.get("actions", {})
     delta = {key: value for key, value in actions.get("state_delta", {}).items() if not key.startswith(_TEMPORARY)}
     told["actions"] = {name: value for name, value in actions.items() if value} | {"state_delta": delta}
     told["path"] = event.node_info.path
     for part in (told.get("content") or {}).get("parts") or []:
+        part.pop("part_metadata", None)  # which Vertex AI does not keep
         for kind in ("function_call", "function_response"):
             call = part.get(kind)
             if call and call.get("name", "").startswith("adk_request_"):  # ADK makes up an id for it each time
@@ -144,3 +145,9 @@ def fingerprint(event: Event) -> bytes:
         if asked in told["actions"]:
             told["actions"][asked] = len(told["actions"][asked])
     return codec.fingerprint(json.dumps(told, sort_keys=True).encode())
+
+
+def _number(text: str) -> float | int:
+    """Vertex AI knows one kind of number, and gives 1 for what was 1.0."""
+    number = float(text)
+    return int(number) if number.is_integer() else number

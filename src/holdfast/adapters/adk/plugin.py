@@ -22,32 +22,43 @@ from .structure import fingerprint_of
 
 
 class HoldfastPlugin(BasePlugin):
-    """``App(…, plugins=[HoldfastPlugin(store)])``: each invocation of the app is a run of holdfast.
+    """``App(…, plugins=[HoldfastPlugin()])``: each invocation of the app is a run of holdfast.
 
     ``store``: a ``Holdfast``, beside whatever session service the app has, or a ``HoldfastSessionService``, whose store
-    it shares. ``version``: of the agents, their instructions and tools; an unfinished invocation that another version
-    recorded, or an app with other agents, is treated as ``on_change`` says: "restart" begins it anew, "salvage" keeps
-    each result whose inputs are the same, "refuse" raises ``VersionMismatch``.
+    it shares; None means the one that the runner has, also where ADK's own tools make it. ``version``: of the agents,
+    their instructions and tools; an unfinished invocation that another version recorded, or an app with other agents,
+    is treated as ``on_change`` says: "restart" begins it anew, "salvage" keeps each result whose inputs are the same,
+    "refuse" raises ``VersionMismatch``.
 
     It stands first among the plugins, so that what it recalls is what the tool returned.
     """
 
     def __init__(
         self,
-        store: Any,
+        store: Any = None,
         *,
         version: str | int | None = None,
         on_change: Literal["restart", "salvage", "refuse"] = "restart",
     ) -> None:
         super().__init__(name="holdfast")
-        home = store if isinstance(store, Holdfast) else getattr(store, "holdfast", None)
-        if not isinstance(home, Holdfast):
+        self._home = None if store is None else _home_in(store)
+        if store is not None and self._home is None:
             raise TypeError(f"HoldfastPlugin takes a Holdfast or a HoldfastSessionService, got {store!r}")
-        self.home = home
         self._version = version
         self._on_change = on_change
         self._code("app", "0")  # refuses what is no version
         seams.install(plugin_of)
+
+    def home_of(self, runner: Runner) -> Holdfast:
+        """Where the invocations of this runner are recorded. Raises ``HoldfastError`` if nobody has said."""
+        home = self._home or _home_in(runner.session_service)
+        if home is None:
+            raise HoldfastError(
+                f"app {runner.app_name!r}: its sessions are in {type(runner.session_service).__name__}, so "
+                "HoldfastPlugin() does not know where invocations are to be recorded. Name a store: "
+                "HoldfastPlugin(holdfast.open(…)). Nothing was executed."
+            )
+        return home
 
     def code_of(self, runner: Runner) -> Definition:
         """Which code an invocation of this runner is recorded by."""
@@ -85,6 +96,11 @@ class HoldfastPlugin(BasePlugin):
     ) -> dict[str, Any] | None:
         await tools.failed(tool, error)
         return None
+
+
+def _home_in(store: Any) -> Holdfast | None:
+    home = store if isinstance(store, Holdfast) else getattr(store, "holdfast", None)
+    return home if isinstance(home, Holdfast) else None
 
 
 async def invocation() -> None:

@@ -18,7 +18,7 @@ from google.genai import types
 
 from holdfast import codec
 from holdfast.doubt import in_doubt
-from holdfast.errors import HoldfastError, Mismatch
+from holdfast.errors import HoldfastError, Mismatch, NotFound
 
 from .history import TurnSessions
 from .invocation import Invocation, run_id
@@ -27,6 +27,8 @@ from .values import plain
 
 if TYPE_CHECKING:
     from google.adk.runners import Runner
+
+    from holdfast.app import Holdfast
 
     from .plugin import HoldfastPlugin
 
@@ -66,6 +68,7 @@ class Turn:
         asked: dict[str, Any],
     ) -> None:
         self.plugin = plugin
+        self.home = plugin.home_of(runner)
         self.asked = asked
         self._run_async = run_async
         self.message: types.Content | None = asked.get("new_message")
@@ -83,7 +86,11 @@ class Turn:
         self._is_begun = False
 
     def is_about(self, session: Session) -> bool:
-        return (session.user_id, session.id) == (self.asked["user_id"], self.asked["session_id"].strip())
+        return {"user_id": session.user_id, "session_id": session.id} == self._whose
+
+    @property
+    def _whose(self) -> dict[str, str]:
+        return {"user_id": self.asked["user_id"], "session_id": self.asked["session_id"].strip()}
 
     @property
     def recorded(self) -> Invocation:
@@ -97,6 +104,8 @@ class Turn:
     async def events(self) -> AsyncGenerator[Event, None]:
         """What ADK yields, but for events that were stored before. Raises what stopped the invocation."""
         try:
+            if self.message is None and not self.asked.get("invocation_id"):
+                self.asked["invocation_id"] = await last_unfinished(self._runner, self.home, **self._whose)
             if (id := self.asked.get("invocation_id")) and not await self._named(id):
                 return
             try:
@@ -145,7 +154,7 @@ class Turn:
     async def _named(self, invocation_id: str) -> bool:
         """The caller says which invocation to go on with. Whether there is anything left to do."""
         id = self._run_id(invocation_id)
-        row = await self.plugin.home._read(self.plugin.home._store.get, id)
+        row = await self.home._read(self.home._store.get, id)
         if row is None:
             return True
         answers = self.message is not None and any(part.function_response for part in self.message.parts or [])
@@ -189,10 +198,10 @@ class Turn:
         last = next((event.invocation_id for event in reversed(session.events) if event.invocation_id), None)
         if last is None:
             return
-        row = await self.plugin.home._read(self.plugin.home._store.get, self._run_id(last))
+        row = await self.home._read(self.home._store.get, self._run_id(last))
         if row is None or row.status not in ("running", "failed", "in_doubt", "parked"):
             return
-        rows = await self.plugin.home._read(self.plugin.home._store.load, row.no)
+        rows = await self.home._read(self.home._store.load, row.no)
         began = began_last(rows)
         if began is None or plain(began.message) != plain(self.message):
             return
@@ -229,10 +238,10 @@ class Turn:
     # -- beginning and ending --------------------------------------------------------------------------------
 
     def _run_id(self, invocation_id: str) -> str:
-        return run_id(self._runner.app_name, self.asked["user_id"], self.asked["session_id"].strip(), invocation_id)
+        return run_id(self._runner.app_name, **self._whose, invocation_id=invocation_id)
 
     async def _claimed(self, id: str) -> Invocation:
-        invocation = Invocation(self.plugin.home, id, self.plugin.code_of(self._runner))
+        invocation = Invocation(self.home, id, self.plugin.code_of(self._runner))
         await invocation.claim()
         return invocation
 
@@ -279,6 +288,22 @@ class Turn:
                     asked -= {answer.id for answer in event.get_function_responses() if answer.id}
                 asked |= event.long_running_tool_ids or set()
         return asked
+
+
+async def last_unfinished(runner: Runner, home: Holdfast, user_id: str, session_id: str) -> str:
+    """The id of the last invocation in a session that was cut short. Raises ``NotFound``."""
+    session = await runner.session_service.get_session(app_name=runner.app_name, user_id=user_id, session_id=session_id)
+    where = f"session {session_id!r} of user {user_id!r} in app {runner.app_name!r}"
+    if session is None:
+        raise NotFound(f"there is no {where}")
+    for invocation_id in dict.fromkeys(event.invocation_id for event in reversed(session.events)):
+        row = await home._read(home._store.get, run_id(runner.app_name, user_id, session_id, invocation_id))
+        if row is None or row.status in ("done", "cancelled"):
+            continue
+        if began_last(await home._read(home._store.load, row.no)) is not None:
+            return invocation_id
+    waiting = " (an invocation that waits for an answer goes on with the answer)" if session.events else ""
+    raise NotFound(f"{where} has no unfinished invocation{waiting}")
 
 
 def turn_cut_short(invocation: Invocation) -> Began | None:
