@@ -64,7 +64,7 @@ class Scene:
         self.host, self.name, self.folder = host, name, folder
         self.env = {"LEDGER": str(folder / "ledger"), "ADK_DB": str(folder / "adk.db"), **env}
         if not alone:
-            self.env["HOLDFAST_DB"] = str(folder / "holdfast.db")
+            self.env.setdefault("HOLDFAST_DB", str(folder / "holdfast.db"))
         (folder / "ledger").touch()
 
     def live(self, how: str = "start", *, kill_after_s: float = 0, beside: int = 1, **env: str) -> list[int]:
@@ -199,8 +199,13 @@ def _forked(program: Any, asked: dict[str, Any]) -> int:
     os.dup2(errors, 1)
     code = 1
     try:
-        asyncio.run(program.main(asked["scene"], asked["how"]))
+        if asked["how"] == "worker":
+            _work(asked["scene"])
+        else:
+            asyncio.run(program.main(asked["scene"], asked["how"]))
         code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
     except BaseException:
         import traceback
 
@@ -208,6 +213,31 @@ def _forked(program: Any, asked: dict[str, Any]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _work(scene: str) -> None:
+    """The command itself, until it has looked and no invocation is left that a worker could go on with."""
+    os.environ["SCENE"] = scene
+    import adk_app
+
+    from holdfast import worker
+    from holdfast.cli import main
+
+    looked, look = threading.Event(), worker.Worker._round
+
+    async def looking(self: worker.Worker) -> None:
+        await look(self)
+        looked.set()
+
+    def watch() -> None:
+        looked.wait()
+        while adk_app.store.runs(status="running", workflow=None, limit=1, after=None):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    worker.Worker._round = looking  # type: ignore[method-assign]
+    threading.Thread(target=watch, daemon=True).start()
+    main(["worker", "--adk", "adk_app:app"])
 
 
 def _kill(child: int) -> None:

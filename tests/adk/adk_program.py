@@ -1,4 +1,4 @@
-"""``python adk_program.py SCENE start|resume|message|id``: an app over ADK's own service on a file.
+"""``python adk_program.py SCENE start|resume|message|id|many|abandoned``: an app over ADK's own service on a file.
 
 ``ADK_DB`` is ADK's database, ``HOLDFAST_DB`` ours; without it ADK is alone. What is yielded goes to the ledger."""
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import warnings
 
@@ -48,6 +49,13 @@ async def main(scene: str, how: str) -> None:
         resumability_config=ResumabilityConfig(is_resumable=True),
     )
     runner = Runner(app=app, session_service=service)
+    if os.environ.get("DIE_AT_END"):
+        die_at_end()
+    if how == "many":
+        await asyncio.gather(*(begin(runner, name) for name in os.environ["SESSIONS"].split()))
+    if how == "abandoned":
+        tell(f"abandoned {' '.join(sorted(each.session_id for each in await service.abandoned()))}")
+        return await hf.aclose()
     asked = {"app_name": "app", **USER, **SESSION}
     session = await service.get_session(**asked) or await service.create_session(**asked)
     said = types.Content(role="user", parts=[types.Part(text=os.environ.get("SAID") or "go")])
@@ -84,6 +92,23 @@ async def main(scene: str, how: str) -> None:
     tell(f"state {sorted((key, value) for key, value in session.state.items())}")
     if ours:
         await hf.aclose()
+
+
+async def begin(runner: Runner, session_id: str) -> None:
+    await runner.session_service.create_session(app_name="app", **USER, session_id=session_id)
+    said = types.Content(role="user", parts=[types.Part(text="go")])
+    async for _ in runner.run_async(**USER, session_id=session_id, new_message=said):
+        pass
+
+
+def die_at_end() -> None:
+    """Of the turn, before anybody is told of it."""
+    from holdfast.adapters.adk.invocation import Invocation
+
+    async def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Invocation.hand_back = die  # type: ignore[method-assign]
 
 
 def answered(session: Session) -> types.Content:

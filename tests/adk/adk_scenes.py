@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -248,6 +250,64 @@ def told_the_time() -> BaseAgent:
     return agent("clock", [call("fetch", what="one")], [call("write")], instruction=instruction)
 
 
+_met = 0
+
+
+def in_each() -> BaseAgent:
+    """Tools that say in which session they are called. ``MEET``: so many sessions die together, each in its first."""
+
+    async def fetch(tool_context: ToolContext) -> dict[str, Any]:
+        global _met
+        tell(f"begin tool fetch {tool_context.session.id}")
+        _met += 1
+        if meet := int(os.environ.get("MEET") or 0):
+            if _met == meet:
+                os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.002)
+        tool_context.state["fetched"] = True
+        return {"answer": "fetched"}
+
+    async def check(tool_context: ToolContext) -> dict[str, Any]:
+        await recorded(f"tool check {tool_context.session.id}")
+        return {"answer": "checked"}
+
+    return agent("each", [call("fetch")], [call("check")], tools=[fetch, check])
+
+
+def deadly() -> BaseAgent:
+    async def kill() -> None:
+        tell("begin tool kill")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return agent("victim", [call("kill")], tools=[kill])
+
+
+def told_to_end() -> BaseAgent:
+    """Two tools are in flight when the worker is told to end (``TERM``); then there are others to call."""
+    both = asyncio.Event()
+
+    async def slow(tool_context: ToolContext) -> dict[str, Any]:
+        tell("begin tool slow")
+        if os.environ.get("TERM"):
+            import adk_app
+
+            await both.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            (invocation,) = adk_app.sessions.holdfast._sessions.values()
+            while invocation._quiet is None:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+        tool_context.state["slow"] = True
+        return {"answer": "slow"}
+
+    async def beside() -> dict[str, Any]:
+        tell("begin tool beside")
+        both.set()
+        return {"answer": "beside"}
+
+    return agent("told", [call("slow"), call("beside")], [call("write")], tools=[slow, beside, tool("write")])
+
+
 SCENES: dict[str, Callable[[], Any]] = {
     made.__name__: made
     for made in (
@@ -267,5 +327,8 @@ SCENES: dict[str, Callable[[], Any]] = {
         confirmed,
         as_tool,
         told_the_time,
+        in_each,
+        deadly,
+        told_to_end,
     )
 }
