@@ -51,6 +51,8 @@ async def main(scene: str, how: str) -> None:
     runner = Runner(app=app, session_service=service)
     if os.environ.get("DIE_AT_END"):
         die_at_end()
+    if os.environ.get("DIE_AT_SAVE"):
+        die_at_save()
     if how == "many":
         await asyncio.gather(*(begin(runner, name) for name in os.environ["SESSIONS"].split()))
     if how == "abandoned":
@@ -109,6 +111,16 @@ def die_at_end() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     Invocation.hand_back = die  # type: ignore[method-assign]
+
+
+def die_at_save() -> None:
+    """Between the checkpoint of what an agent saves, and the event that tells of it."""
+    from holdfast.adapters.adk.saving import Saves
+
+    async def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Saves._append = die  # type: ignore[method-assign]
 
 
 def answered(session: Session) -> types.Content:

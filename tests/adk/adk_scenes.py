@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from adk_scripted import Scripted, after, call, recorded, tell, text
+from adk_seed import Loan
 from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, SequentialAgent
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events.event import Event
@@ -308,6 +309,18 @@ def told_to_end() -> BaseAgent:
     return agent("told", [call("slow"), call("beside")], [call("write")], tools=[slow, beside, tool("write")])
 
 
+def explicit() -> BaseAgent:
+    return Loan(name="loan")
+
+
+def explicit_inside() -> BaseAgent:
+    """Behind an agent, in a graph, with one behind it."""
+    first = agent("first", [call("fetch", what="one")], include_contents="none")
+    last = agent("last", [call("write")], include_contents="none")
+    inner = SequentialAgent(name="pipeline", sub_agents=[first, Loan(name="loan"), last])
+    return Workflow(name="graph", edges=[(START, inner)])
+
+
 SCENES: dict[str, Callable[[], Any]] = {
     made.__name__: made
     for made in (
@@ -330,5 +343,7 @@ SCENES: dict[str, Callable[[], Any]] = {
         in_each,
         deadly,
         told_to_end,
+        explicit,
+        explicit_inside,
     )
 }

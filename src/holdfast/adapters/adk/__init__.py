@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .plugin import HoldfastPlugin
 from .resuming import resume
+from .saving import checkpoints
 from .sessions import HoldfastSessionService
 
-__all__ = ["HoldfastPlugin", "HoldfastSessionService", "resume"]
+__all__ = ["HoldfastPlugin", "HoldfastSessionService", "checkpoints", "resume"]

@@ -126,6 +126,7 @@ class Turn:
 
         def context(session: Session, *, invocation_id: str | None = None, **rest: Any) -> InvocationContext:
             made = new_context(session, invocation_id=self.invocation_id or invocation_id, **rest)
+            made.session_service = self.sessions  # also for agents that append events themselves
             self._context = self._context or made
             return made
 
