@@ -49,10 +49,7 @@ async def main(scene: str, how: str) -> None:
         resumability_config=ResumabilityConfig(is_resumable=True),
     )
     runner = Runner(app=app, session_service=service)
-    if os.environ.get("DIE_AT_END"):
-        die_at_end()
-    if os.environ.get("DIE_AT_SAVE"):
-        die_at_save()
+    die_where_told()
     if how == "many":
         await asyncio.gather(*(begin(runner, name) for name in os.environ["SESSIONS"].split()))
     if how == "abandoned":
@@ -103,24 +100,19 @@ async def begin(runner: Runner, session_id: str) -> None:
         pass
 
 
-def die_at_end() -> None:
-    """Of the turn, before anybody is told of it."""
+def die_where_told() -> None:
+    """``DIE_IN``: before a turn is recorded ("begin"), between the checkpoint of what an agent saves and the event that
+    tells of it ("save"), or at the end of a turn, before anybody is told of it ("end")."""
     from holdfast.adapters.adk.invocation import Invocation
-
-    async def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    Invocation.hand_back = die  # type: ignore[method-assign]
-
-
-def die_at_save() -> None:
-    """Between the checkpoint of what an agent saves, and the event that tells of it."""
     from holdfast.adapters.adk.saving import Saves
+    from holdfast.adapters.adk.turn import Turn
 
     async def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Saves._append = die  # type: ignore[method-assign]
+    where = {"begin": (Turn, "_record_begin"), "save": (Saves, "_append"), "end": (Invocation, "hand_back")}
+    if told := os.environ.get("DIE_IN"):
+        setattr(*where[told], die)
 
 
 def answered(session: Session) -> types.Content:

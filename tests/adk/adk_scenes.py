@@ -285,8 +285,9 @@ def deadly() -> BaseAgent:
 
 
 def told_to_end() -> BaseAgent:
-    """Two tools are in flight when the worker is told to end (``TERM``); then there are others to call."""
-    both = asyncio.Event()
+    """Two tools are in flight when the worker is told to end (``TERM``), and end one after the other; then there are
+    others to call."""
+    both, draining = asyncio.Event(), asyncio.Event()
 
     async def slow(tool_context: ToolContext) -> dict[str, Any]:
         tell("begin tool slow")
@@ -298,12 +299,18 @@ def told_to_end() -> BaseAgent:
             (invocation,) = adk_app.sessions.holdfast._sessions.values()
             while invocation._quiet is None:  # type: ignore[attr-defined]
                 await asyncio.sleep(0.01)
+            draining.set()
+            while len(invocation.flying) > 1:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
         tool_context.state["slow"] = True
         return {"answer": "slow"}
 
     async def beside() -> dict[str, Any]:
         tell("begin tool beside")
         both.set()
+        if os.environ.get("TERM"):
+            await draining.wait()
         return {"answer": "beside"}
 
     return agent("told", [call("slow"), call("beside")], [call("write")], tools=[slow, beside, tool("write")])

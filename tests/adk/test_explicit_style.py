@@ -48,7 +48,7 @@ def test_cut_short_anywhere(scene: Make, service: str) -> None:
 @pytest.mark.crash
 def test_a_checkpoint_whose_event_was_not_stored(scene: Make) -> None:
     whole, cut = scene("explicit"), scene("explicit")
-    assert whole.live() == [0] and cut.live(DIE_AT_SAVE="1") == [-9]
+    assert whole.live() == [0] and cut.live(DIE_IN="save") == [-9]
     assert cut.live("resume") == [0], cut.errors
     assert cut.begun() == whole.begun() and cut.told("state") == whole.told("state")
     assert cut.told("events") == whole.told("events")

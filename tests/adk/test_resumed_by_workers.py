@@ -69,19 +69,30 @@ def test_a_worker_goes_on_where_another_was_killed(scene: Make) -> None:
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("dies", ["", "1"])
+@pytest.mark.parametrize("dies", ["", "end"])
 def test_one_that_waits_for_a_person_is_left_alone(scene: Make, dies: str) -> None:
     """Also where its process died just after it had asked."""
     asked = scene("confirmed", SERVICE="holdfast")
-    assert asked.live(DIE_AT_END=dies) == [-9 if dies else 0]
+    assert asked.live(DIE_IN=dies) == [-9 if dies else 0]
     begun = asked.begun()
     assert asked.live("abandoned") == [0] and asked.told("abandoned") == [""]
     if dies:
         assert asked.live("worker") == [0], asked.errors
     assert asked.live("worker") == [0], asked.errors
     assert asked.begun() == begun
-    assert [status for status, _, _ in runs(asked.env["HOLDFAST_DB"]).values()] == ["waiting"]
+    claims = 2 if dies else 1  # who takes it in vain finds out for all the others
+    assert list(runs(asked.env["HOLDFAST_DB"]).values()) == [("waiting", claims, "")]
     assert asked.live("answer") == [0] and asked.begun()["tool pay A"] == 1 and asked.is_done
+
+
+@pytest.mark.crash
+def test_one_whose_message_was_never_stored(scene: Make) -> None:
+    lost = scene("sequence", SERVICE="holdfast")
+    assert lost.live(DIE_IN="begin") == [-9], lost.errors
+    assert lost.live("worker") == [0], lost.errors
+    ((status, _, error),) = runs(lost.env["HOLDFAST_DB"]).values()
+    assert status == "failed" and "ask it again" in error
+    assert lost.live() == [0] and lost.told("said")[-1] == "a3: a3 is done"
 
 
 @pytest.mark.crash

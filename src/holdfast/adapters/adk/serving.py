@@ -16,9 +16,10 @@ from holdfast.claiming import record_of
 from holdfast.definition import PYTHON
 from holdfast.delivery import Stop
 from holdfast.errors import Busy, HoldfastError
+from holdfast.failure import Failure
 from holdfast.records import refuse_damaged
 from holdfast.served import Served
-from holdfast.store import NEVER_MS, Code, Finish, Taken
+from holdfast.store import NEVER_MS, Checkpoint, Code, Finish, Taken
 from holdfast.worker import Adapted
 
 from .invocation import QUEUE, Invocation, Names, names_of
@@ -81,7 +82,7 @@ class ServedInvocation(Served):
         if (damage := record_of(claimed).damage) is not None:
             raise damage
         if began_last(claimed.rows) is None:
-            await self._wait_for_answer()
+            await self._leave_alone(claimed.rows)
             return None
         if self.leaving:
             raise Unloaded("the worker ends")
@@ -109,10 +110,13 @@ class ServedInvocation(Served):
         finally:
             self._plugin.handed.pop(names.run_id, None)
 
-    async def _wait_for_answer(self) -> None:
-        """Its process died after the turn had ended: with a question, or with a message that was never stored."""
-        self.log.info("waits for an answer, which is not a worker's to give")
+    async def _leave_alone(self, rows: list[Checkpoint]) -> None:
+        """Its process died behind the end of a turn that waits for an answer, or before what was asked was stored."""
         finish = Finish(run_no=self.row.no, epoch=self.row.epoch, status="waiting", due_ms=NEVER_MS)
+        if not rows:
+            lost = "the process that began it died before it had stored what was asked: ask it again"
+            finish.status, finish.error = "failed", Failure(HoldfastError.__name__, lost).encode()
+        self.log.info("%s; nothing for a worker to go on with", finish.status)
         await self._home._journal.committed(finish, asyncio.get_running_loop())
 
     def _resumed_by(self) -> str:
