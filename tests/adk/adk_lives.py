@@ -116,6 +116,14 @@ class Scene:
         with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
             return bool(database.execute("SELECT 1 FROM run WHERE status = 'done'").fetchall())
 
+    def unfinished(self) -> list[str]:
+        """Invocations that were not finished, while nobody has the database open. One whose message was never stored
+        has failed."""
+        with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
+            rows = database.execute("SELECT no, id, status FROM run").fetchall()
+            begun = {no for (no,) in database.execute("SELECT DISTINCT run_no FROM checkpoint").fetchall()}
+        return [f"{id} is {status}" for no, id, status in rows if status != ("done" if no in begun else "failed")]
+
     @property
     def errors(self) -> str:
         return (self.folder / "errors").read_text() if (self.folder / "errors").exists() else ""
@@ -133,11 +141,13 @@ def by_kind(calls: Counter[str]) -> Counter[str]:
     return kinds
 
 
-def begun_again(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
-    """What the last life began although it had been done. ``recorded``: what was recorded before it."""
+def begun_again(cut: Scene, whole: Scene, recorded: Counter[str], times: int = 1) -> list[str]:
+    """What the last life began although it had been done. ``recorded``: what was recorded before it. ``times``: so many
+    sessions did the same."""
     lives = cut.begun_by_life()
-    too_often = by_kind(lives[-1]) - (by_kind(whole.begun()) - recorded)
-    return [f"life {len(lives)} began {call} {times} times too often" for call, times in too_often.items()]
+    expected = Counter({call: each * times for call, each in by_kind(whole.begun()).items()})
+    too_often = by_kind(lives[-1]) - (expected - recorded)
+    return [f"life {len(lives)} began {call} {each} times too often" for call, each in too_often.items()]
 
 
 def wrong_with(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
