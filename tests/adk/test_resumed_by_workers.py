@@ -104,6 +104,7 @@ def test_one_that_kills_its_workers_is_parked(scene: Make) -> None:
     assert deadly.live("worker") == [0], deadly.errors
     ((status, claims, error),) = runs(deadly.env["HOLDFAST_DB"]).values()
     assert (status, claims) == ("parked", 6) and deadly.begun()["tool kill"] == 5
+    assert deadly.live("resume") == [-9]  # a person may try it again
     assert "5 processes in a row died" in error and "resume(runner, user_id='u', session_id='s')" in error
 
 

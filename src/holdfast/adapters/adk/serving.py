@@ -36,23 +36,27 @@ __all__ = ["QUEUE", "ServedInvocation", "adapted_to", "runner_of"]
 def runner_of(found: Any) -> tuple[Runner, HoldfastPlugin]:
     """The ``Runner`` that a worker resumes invocations with: ``found`` itself, or one for the ``App`` that it is.
     Raises ``TypeError`` for anything else, ``HoldfastError`` if it is not looked after by holdfast."""
+    runner = found
     if isinstance(found, App):
-        plugin = next((each for each in found.plugins if isinstance(each, HoldfastPlugin)), None)
-        if plugin is not None and plugin.sessions is None:
+        named = next((each for each in found.plugins if isinstance(each, HoldfastPlugin)), None)
+        if named is None:
+            raise _without_plugin(found.name)
+        if named.sessions is None:
             raise HoldfastError(
                 f"app {found.name!r} keeps its sessions elsewhere: its HoldfastPlugin has a Holdfast and no "
                 "HoldfastSessionService. Name the Runner, which knows where they are."
             )
-        if plugin is not None and plugin.sessions is not None:
-            found = Runner(app=found, session_service=plugin.sessions)
-    if isinstance(found, App) or (isinstance(found, Runner) and plugin_of(found) is None):
-        name = found.name if isinstance(found, App) else found.app_name
-        raise HoldfastError(f"app {name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App")
-    if not isinstance(found, Runner):
+        runner = Runner(app=found, session_service=named.sessions)
+    if not isinstance(runner, Runner):
         raise TypeError(f"neither an App nor a Runner of google.adk but {type(found).__name__}")
-    plugin = plugin_of(found)
-    assert plugin is not None
-    return found, plugin
+    plugin = plugin_of(runner)
+    if plugin is None:
+        raise _without_plugin(runner.app_name)
+    return runner, plugin
+
+
+def _without_plugin(name: str) -> HoldfastError:
+    return HoldfastError(f"app {name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App")
 
 
 def adapted_to(runner: Runner, plugin: HoldfastPlugin) -> dict[str, Adapted]:
