@@ -70,22 +70,25 @@ class Served:
         """Until the run has ended, or is somebody else's, or nobody's."""
         error: BaseException | None
         try:
-            execution = await self._admitted()
-            await self._alone()
-            if self.leaving:
-                raise Unloaded("the worker ends")
-            execution.retry_after_ms = round(self.retry_s * 1000)
-            execution.waiting_changed = waiting_changed
-            self.execution = execution
-            self._home._begin(execution)
-            await execution.outcome.over()
-            error = execution.outcome.error
+            error = await self._advanced(waiting_changed)
         except asyncio.CancelledError:
             error, self._is_cut_off = Unloaded("the worker ends"), True
         except Exception as unfit:
             error = unfit
         if error is not None:
             await self._settle(error)
+
+    async def _advanced(self, waiting_changed: Callable[[Execution], None]) -> BaseException | None:
+        execution = await self._admitted()
+        await self._alone()
+        if self.leaving:
+            raise Unloaded("the worker ends")
+        execution.retry_after_ms = round(self.retry_s * 1000)
+        execution.waiting_changed = waiting_changed
+        self.execution = execution
+        self._home._begin(execution)
+        await execution.outcome.over()
+        return execution.outcome.error
 
     async def leave(self) -> None:
         """Let the steps in flight finish, begin no other, and hand the run back."""
@@ -133,27 +136,35 @@ class Served:
         definition = workflow._definition
         call = call_again(workflow, row)
         call.take()
-        found = await home._read(recorded, home._store, row)
-        rows, damage = found.usable, found.damage
-        if damage is None and self._taken.lost is not None and row.deaths >= definition.max_deaths:
-            self._refuse_deadly(rows, found.claims, definition)
-        claimed = Claimed(row, rows, self._began, self._taken.before, self._taken.lost == "died", damage)
-        execution = Execution(home, call, row.id, None, False, claimed=claimed)
+        execution = Execution(home, call, row.id, None, False, claimed=await self._claimed(definition))
         execution.detached = True
         refuse_other_work(row, definition, execution.inputs)
         return execution
 
-    def _refuse_deadly(self, rows: list[Checkpoint], claims: list[Claim], definition: Definition) -> None:
+    async def _claimed(self, definition: Definition) -> Claimed:
+        """With its record. Raises ``TooManyDeaths``."""
+        row, taken = self.row, self._taken
+        found = await self._home._read(recorded, self._home._store, row)
+        rows, damage = found.usable, found.damage
+        if damage is None and taken.lost is not None and row.deaths >= definition.max_deaths:
+            self._refuse_deadly(rows, found.claims, definition.max_deaths)
+        return Claimed(row, rows, self._began, taken.before, taken.lost == "died", damage)
+
+    def _refuse_deadly(self, rows: list[Checkpoint], claims: list[Claim], max_deaths: int) -> None:
         deaths = deaths_in_a_row(rows, claims)
-        if len(deaths) < definition.max_deaths:
+        if len(deaths) < max_deaths:
             return
         names = Counter(name for claim in deaths for name in _in_flight(claim.doing))
         flying = ", ".join(f"{name} ({times} of {len(deaths)})" for name, times in names.most_common(8))
         raise TooManyDeaths(
             f"{count(len(deaths), 'process')} in a row died (or let the lease lapse) over run {self.row.id!r}, with no "
             f"checkpoint between. In flight then: {flying or 'nothing that was told of'}. No worker begins it again; "
-            f"when what ends them is mended: holdfast resume {self.row.id}"
+            f"when what ends them is mended: {self._resumed_by()}"
         )
+
+    def _resumed_by(self) -> str:
+        """What a person does who wants it to go on."""
+        return f"holdfast resume {self.row.id}"
 
     # -- what becomes of it --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import branches, clock, known, lease
@@ -43,6 +43,13 @@ class Queue(NamedTuple):
     limit: int | None = None
 
 
+class Adapted(NamedTuple):
+    """Runs that another framework's code advances. ``code`` is what must have recorded them, None if any may have."""
+
+    code: Code | None
+    serve: Callable[[Holdfast, Taken, float, int], Served]
+
+
 class Worker:
     """Lives on one loop, from ``serve`` to its end; ``drain`` is called on that loop."""
 
@@ -54,11 +61,13 @@ class Worker:
         concurrency: int,
         grace_s: float,
         alive: Callable[[], None] | None = None,
+        adapted: Mapping[str, Adapted] = {},
     ) -> None:
         self._home = home
         self._queues = queues
         self._concurrency = concurrency
         self._grace_s = grace_s
+        self._adapted = adapted  # by name of the workflow
         self._alive = alive  # called after each heartbeat that the store has answered, on the journal's thread
         self._loop = asyncio.get_running_loop()
         self._served: dict[asyncio.Task[None], Served] = {}
@@ -125,7 +134,7 @@ class Worker:
         return sum(served.is_idle for served in self._served.values())
 
     async def _round(self) -> None:
-        free, accepted = self._free, known.accepted()
+        free, accepted = self._free, self._accepted()
         if self._lost:
             await self._adopt()
         if free > 0 and not self._ending.is_set():
@@ -139,6 +148,14 @@ class Worker:
         if clock.monotonic() - self._unknown_at >= UNKNOWN_EVERY_S:
             self._unknown_at = clock.monotonic()
             self._tell_unknown(await self._home._read(self._others_runs, set(accepted)))
+
+    @property
+    def names(self) -> set[str]:
+        """The workflows whose runs it takes."""
+        return set(self._accepted())
+
+    def _accepted(self) -> dict[str, Code | None]:
+        return known.accepted() | {name: each.code for name, each in self._adapted.items()}
 
     def _claim(self, accepted: dict[str, Code | None], free: int, claimed: list[Taken]) -> None:
         store, owner = self._home._store, self._home.owner
@@ -156,7 +173,9 @@ class Worker:
                 )
 
     def _begin(self, taken: Taken, began: float) -> None:
-        served = Served(self._home, taken, began, self._failed.get(taken.row.id, 0))
+        adapted = self._adapted.get(taken.row.workflow)
+        serve = Served if adapted is None else adapted.serve
+        served = serve(self._home, taken, began, self._failed.get(taken.row.id, 0))
         task = self._loop.create_task(self._advance(served), name=f"holdfast serve {taken.row.id}")
         self._served[task] = served
 

@@ -123,6 +123,14 @@ class Scene:
         with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
             return bool(database.execute("SELECT 1 FROM run WHERE status = 'done'").fetchall())
 
+    def unfinished(self) -> list[str]:
+        """Invocations that were not finished, while nobody has the database open. One whose message was never stored
+        has failed."""
+        with closing(sqlite3.connect(self.env["HOLDFAST_DB"])) as database:
+            rows = database.execute("SELECT no, id, status FROM run").fetchall()
+            begun = {no for (no,) in database.execute("SELECT DISTINCT run_no FROM checkpoint").fetchall()}
+        return [f"{id} is {status}" for no, id, status in rows if status != ("done" if no in begun else "failed")]
+
     @property
     def errors(self) -> str:
         return (self.folder / "errors").read_text() if (self.folder / "errors").exists() else ""
@@ -140,11 +148,13 @@ def by_kind(calls: Counter[str]) -> Counter[str]:
     return kinds
 
 
-def begun_again(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
-    """What the last life began although it had been done. ``recorded``: what was recorded before it."""
+def begun_again(cut: Scene, whole: Scene, recorded: Counter[str], times: int = 1) -> list[str]:
+    """What the last life began although it had been done. ``recorded``: what was recorded before it. ``times``: so many
+    sessions did the same."""
     lives = cut.begun_by_life()
-    too_often = by_kind(lives[-1]) - (by_kind(whole.begun()) - recorded)
-    return [f"life {len(lives)} began {call} {times} times too often" for call, times in too_often.items()]
+    expected = Counter({call: each * times for call, each in by_kind(whole.begun()).items()})
+    too_often = by_kind(lives[-1]) - (expected - recorded)
+    return [f"life {len(lives)} began {call} {each} times too often" for call, each in too_often.items()]
 
 
 def wrong_with(cut: Scene, whole: Scene, recorded: Counter[str]) -> list[str]:
@@ -208,8 +218,13 @@ def _forked(program: Any, asked: dict[str, Any]) -> int:
     os.dup2(errors, 1)
     code = 1
     try:
-        asyncio.run(program.main(asked["scene"], asked["how"]))
+        if asked["how"] == "worker":
+            _work(asked["scene"])
+        else:
+            asyncio.run(program.main(asked["scene"], asked["how"]))
         code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
     except BaseException:
         import traceback
 
@@ -217,6 +232,31 @@ def _forked(program: Any, asked: dict[str, Any]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _work(scene: str) -> None:
+    """The command itself, until it has looked and no invocation is left that a worker could go on with."""
+    os.environ["SCENE"] = scene
+    import adk_app
+
+    from holdfast import worker
+    from holdfast.cli import main
+
+    looked, look = threading.Event(), worker.Worker._round
+
+    async def looking(self: worker.Worker) -> None:
+        await look(self)
+        looked.set()
+
+    def watch() -> None:
+        looked.wait()
+        while adk_app.store.runs(status="running", workflow=None, limit=1, after=None):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    worker.Worker._round = looking  # type: ignore[method-assign]
+    threading.Thread(target=watch, daemon=True).start()
+    main(["worker", "--adk", "adk_app:app"])
 
 
 def _kill(child: int) -> None:

@@ -1,4 +1,4 @@
-"""``python adk_program.py SCENE start|resume|message|id``: an app over ADK's own service on a file.
+"""``python adk_program.py SCENE start|resume|message|id|many|abandoned``: an app over ADK's own service on a file.
 
 ``ADK_DB`` is ADK's database, ``HOLDFAST_DB`` ours; without it ADK is alone. What is yielded goes to the ledger.
 ``SERVICE`` names another service of ADK's, or ours."""
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import warnings
 
@@ -51,6 +52,12 @@ async def main(scene: str, how: str) -> None:
         resumability_config=ResumabilityConfig(is_resumable=True),
     )
     runner = Runner(app=app, session_service=service)
+    die_where_told()
+    if how == "many":
+        await asyncio.gather(*(begin(runner, name) for name in os.environ["SESSIONS"].split()))
+    if how == "abandoned":
+        tell(f"abandoned {' '.join(sorted(each.session_id for each in await service.abandoned()))}")
+        return await hf.aclose()
     asked = {"app_name": "app", **USER, **SESSION}
     session = await service.get_session(**asked) or await service.create_session(**asked)
     said = types.Content(role="user", parts=[types.Part(text=os.environ.get("SAID") or "go")])
@@ -102,6 +109,28 @@ def their_service() -> BaseSessionService:
 
         return sessions_at(os.environ["VERTEX_URL"], os.environ["VERTEX_ENGINE"])
     return SqliteSessionService(place)
+
+
+async def begin(runner: Runner, session_id: str) -> None:
+    await runner.session_service.create_session(app_name="app", **USER, session_id=session_id)
+    said = types.Content(role="user", parts=[types.Part(text="go")])
+    async for _ in runner.run_async(**USER, session_id=session_id, new_message=said):
+        pass
+
+
+def die_where_told() -> None:
+    """``DIE_IN``: before a turn is recorded ("begin"), between the checkpoint of what an agent saves and the event that
+    tells of it ("save"), or at the end of a turn, before anybody is told of it ("end")."""
+    from holdfast.adapters.adk.invocation import Invocation
+    from holdfast.adapters.adk.saving import Saves
+    from holdfast.adapters.adk.turn import Turn
+
+    async def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    where = {"begin": (Turn, "_record_begin"), "save": (Saves, "_append"), "end": (Invocation, "hand_back")}
+    if told := os.environ.get("DIE_IN"):
+        setattr(*where[told], die)
 
 
 def answered(session: Session) -> types.Content:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from adk_scripted import Scripted, after, call, recorded, tell, text
+from adk_seed import Loan
 from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, SequentialAgent
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events.event import Event
@@ -232,6 +235,83 @@ def told_the_time() -> BaseAgent:
     return agent("clock", [call("fetch", what="one")], [call("write")], instruction=instruction)
 
 
+_met = 0
+
+
+def in_each() -> BaseAgent:
+    """Tools that say in which session they are called. ``MEET``: so many sessions die together, each in its first."""
+
+    async def fetch(tool_context: ToolContext) -> dict[str, Any]:
+        global _met
+        tell(f"begin tool fetch {tool_context.session.id}")
+        _met += 1
+        if meet := int(os.environ.get("MEET") or 0):
+            if _met == meet:
+                os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.002)
+        tool_context.state["fetched"] = True
+        return {"answer": "fetched"}
+
+    async def check(tool_context: ToolContext) -> dict[str, Any]:
+        await recorded(f"tool check {tool_context.session.id}")
+        return {"answer": "checked"}
+
+    return agent("each", [call("fetch")], [call("check")], tools=[fetch, check])
+
+
+def deadly() -> BaseAgent:
+    async def kill() -> None:
+        tell("begin tool kill")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return agent("victim", [call("kill")], tools=[kill])
+
+
+def told_to_end() -> BaseAgent:
+    """Two tools are in flight when the worker is told to end (``TERM``), and end one after the other; then there are
+    others to call."""
+    both, draining = asyncio.Event(), asyncio.Event()
+
+    async def slow(tool_context: ToolContext) -> dict[str, Any]:
+        tell("begin tool slow")
+        if os.environ.get("TERM"):
+            import adk_app
+
+            await both.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            (invocation,) = adk_app.sessions.holdfast._sessions.values()
+            while invocation._quiet is None:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+            draining.set()
+            while len(invocation.flying) > 1:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+        tool_context.state["slow"] = True
+        return {"answer": "slow"}
+
+    async def beside() -> dict[str, Any]:
+        tell("begin tool beside")
+        both.set()
+        if os.environ.get("TERM"):
+            await draining.wait()
+        return {"answer": "beside"}
+
+    return agent("told", [call("slow"), call("beside")], [call("write")], tools=[slow, beside, tool("write")])
+
+
+def explicit() -> BaseAgent:
+    return Loan(name="loan")
+
+
+def explicit_inside() -> BaseAgent:
+    """Behind an agent, in a graph, with one behind it."""
+    first = agent("first", [call("fetch", what="one")], include_contents="none")
+    last = agent("last", [call("write")], include_contents="none")
+    inner = SequentialAgent(name="pipeline", sub_agents=[first, Loan(name="loan"), last])
+    return Workflow(name="graph", edges=[(START, inner)])
+
+
 SCENES: dict[str, Callable[[], Any]] = {
     made.__name__: made
     for made in (
@@ -253,5 +333,10 @@ SCENES: dict[str, Callable[[], Any]] = {
         confirmed,
         as_tool,
         told_the_time,
+        in_each,
+        deadly,
+        told_to_end,
+        explicit,
+        explicit_inside,
     )
 }

@@ -9,6 +9,8 @@ TURNS = "tests/adk/test_turns.py::"
 MESSAGES = "tests/adk/test_messages.py::"
 ONCE = "tests/adk/test_once_tools.py::"
 CHANGES = "tests/adk/test_changed_agents.py::"
+WORKERS = "tests/adk/test_resumed_by_workers.py::"
+EXPLICIT = "tests/adk/test_explicit_style.py::"
 
 PLANTED = [
     Plant(
@@ -112,5 +114,76 @@ PLANTED = [
             "tests/adk/test_plugin.py::"
             "test_without_a_store_it_takes_that_of_the_sessions_and_without_a_message_what_is_unfinished"
         ],
+    ),
+    Plant(
+        "a worker takes what waits for a person, again and again",
+        ADK + "invocation.py",
+        "                finish.due_ms = NEVER_MS\n",
+        "                pass\n",
+        [WORKERS + "test_one_that_waits_for_a_person_is_left_alone"],
+    ),
+    Plant(
+        "a worker goes on with nothing to go on with",
+        ADK + "serving.py",
+        "        if began_last(claimed.rows) is None:\n",
+        "        if False:\n",
+        [WORKERS + "test_one_whose_message_was_never_stored"],
+    ),
+    Plant(
+        "an invocation that a worker has claimed is claimed once more",
+        ADK + "serving.py",
+        "        self._plugin.handed[names.run_id] = self._invocation\n",
+        "",
+        [WORKERS + "test_one_that_kills_its_workers_is_parked"],
+    ),
+    Plant(
+        "an agent goes on while its worker drains",
+        ADK + "invocation.py",
+        "        if self._quiet is not None:\n            await self._hold()\n",
+        "",
+        [WORKERS + "test_sigterm_lets_calls_in_flight_finish_and_begins_none"],
+    ),
+    Plant(
+        "a worker that drains cuts off the calls in flight",
+        ADK + "invocation.py",
+        "        if self._quiet is not None and self._is_held and not self.flying:\n",
+        "        if self._quiet is not None:\n",
+        [WORKERS + "test_sigterm_lets_calls_in_flight_finish_and_begins_none"],
+    ),
+    Plant(
+        "invocations that somebody is at are listed as abandoned",
+        ADK + "abandoned.py",
+        "    if row.owner is None:\n        return True\n",
+        "    if True:\n        return True\n",
+        [WORKERS + "test_abandoned_ones_are_listed_by_their_names"],
+    ),
+    Plant(
+        "what an agent saved is not there when it is resumed",
+        ADK + "saving.py",
+        "    await made._saves.restore()\n",
+        "",
+        [EXPLICIT + "test_a_checkpoint_whose_event_was_not_stored"],
+    ),
+    Plant(
+        "the event of a save comes before its checkpoint",
+        ADK + "saving.py",
+        "                delta = {key: _as_json(key, value) for key, value in changed.items()}\n",
+        "                delta = {key: _as_json(key, value) for key, value in changed.items()}\n"
+        "                await self._append(delta)\n",
+        [EXPLICIT + "test_a_checkpoint_whose_event_was_not_stored"],
+    ),
+    Plant(
+        "what an agent appends itself is stored again",
+        ADK + "turn.py",
+        "            made.session_service = self.sessions  # also for agents that append events themselves\n",
+        "",
+        [EXPLICIT + "test_inside_a_graph_and_between_agents"],
+    ),
+    Plant(
+        "a change inside a list is not seen",
+        ADK + "saving.py",
+        "        return codec.fingerprint(to_json(value))\n",
+        "        return id(value)\n",
+        [EXPLICIT + "test_what_changed_is_saved_and_nothing_else"],
     ),
 ]

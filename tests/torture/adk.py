@@ -1,4 +1,4 @@
-"""Agents of Google ADK that are killed at any moment, and resumed by one process or by two at once.
+"""Agents of Google ADK that are killed at any moment, and resumed by one process, by two at once, or by two workers.
 
 What is recorded when a process dies is begun by no later one; and of two that resume at once, one does nothing."""
 
@@ -25,10 +25,11 @@ from adk_lives import Host, Scene, begun_again, race_is_wrong, wrong_with
 KILLS, ROUNDS = 500, 150
 SCENE = "mixed"  # with sequential, parallel and loop parts
 _LIVES_MAX = 12
+_SESSIONS = 3  # that die together, for workers
 
 
 class Torture:
-    """``with Torture() as torture:``, then cases by their names: ``kill 7``, ``race 7``."""
+    """``with Torture() as torture:``, then cases by their names: ``kill 7``, ``race 7``, ``worker 7``."""
 
     def __enter__(self) -> Torture:
         self.findings = Findings()
@@ -44,14 +45,12 @@ class Torture:
     def case(self, name: str) -> None:
         kind, seed = name.split()
         chance = random.Random(name)
-        service = chance.choice(["adk", "holdfast"])
+        service = "holdfast" if kind == "worker" else chance.choice(["adk", "holdfast"])
         whole, lasts_s = self._whole.get(service) or self._lived(service)
         self.findings.cases += 1
         cut = Scene(self._host, self._folder / f"{kind}-{seed}", SCENE, SERVICE=service)
-        wrong = (
-            self._killed(cut, whole, lasts_s, chance) if kind == "kill" else self._raced(cut, whole, lasts_s, chance)
-        )
-        if wrong:
+        suffer = {"kill": self._killed, "race": self._raced, "worker": self._worked}[kind]
+        if wrong := suffer(cut, whole, lasts_s, chance):
             told = "\n".join([f"adk {name} ({service}):", *wrong, *cut.ledger[-60:], cut.errors[-3000:]])
             self.findings.wrong.append(told)
         shutil.rmtree(cut.folder, ignore_errors=True)
@@ -93,11 +92,34 @@ class Torture:
         codes = cut.live("resume", beside=2)
         return race_is_wrong(cut, whole, recorded) if codes == [0, 0] else [f"they ended with {codes}"]
 
+    def _worked(self, cut: Scene, whole: Scene, lasts_s: float, chance: random.Random) -> list[str]:
+        """Sessions that die together are finished by two workers at once, of which one is killed time and again."""
+        cut.env["SESSIONS"] = " ".join(f"s{number}" for number in range(_SESSIONS))
+        (code,) = cut.live("many", DIE_AT=str(chance.randint(1, 60)))
+        if code != -9:
+            return [f"the first life ended with {code}"]
+        for life in range(_LIVES_MAX):
+            recorded = cut.recorded()
+            kill_after_s = chance.uniform(0.1, 2 * lasts_s) if life < 3 else 0
+            codes = cut.live("worker", beside=2, kill_after_s=kill_after_s)
+            self.findings.injected["workers"] += 2
+            self.findings.injected["workers killed"] += codes[0] == -9
+            if wrong := begun_again(cut, whole, recorded, times=_SESSIONS):
+                return wrong
+            if codes == [0, 0]:
+                return cut.unfinished()
+            if codes != [-9, 0]:
+                return [f"workers ended with {codes}"]
+        return [f"no pair of workers of {_LIVES_MAX} came to its end"]
+
 
 def cases(seed: int) -> Iterator[str]:
-    for number in itertools.count(seed * 1_000_000):
+    for turn in itertools.count():
+        number = seed * 1_000_000 + turn
         yield f"kill {number}"
         yield f"race {number}"
+        if turn % 3 == 0:  # they take as long as many of the others
+            yield f"worker {number}"
 
 
 def run(seed: int, until: float, only: str | None = None) -> Findings:

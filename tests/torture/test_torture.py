@@ -64,7 +64,8 @@ def test_agents_that_phrase_it_differently_pay_once() -> None:
 
 def test_agents_of_adk_are_killed_and_raced_for() -> None:
     with adk.Torture() as torture:
-        for name in itertools.islice(adk.cases(SEED), 6):  # three of each
+        for name in itertools.islice(adk.cases(SEED), 7):  # three of each, and workers once
             torture.case(name)
         check(torture.findings)
         assert torture.findings.injected["kills"] >= 3 and torture.findings.injected["races"] == 3
+        assert torture.findings.injected["workers"] >= 2

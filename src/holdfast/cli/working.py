@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from holdfast import known, lease
 from holdfast.app import Holdfast
+from holdfast.cli.agents import Agents, agents_named
 from holdfast.cli.finding import LISTED, has_workflows, module_named, modules_of_project
 from holdfast.cli.options import opened
 from holdfast.cli.problems import DONE, INTERRUPTED, TERMINATED, Problem
@@ -34,7 +36,7 @@ _log = logging.getLogger("holdfast")
 def _queues(_: object, option: click.Parameter, given: tuple[str, ...]) -> list[Queue]:
     """``Q`` or ``Q:LIMIT``, each once."""
     queues: list[Queue] = []
-    for text in given or (DEFAULT_QUEUE,):
+    for text in given:
         name, colon, limit = text.partition(":")
         try:
             refuse_queue(name)
@@ -51,6 +53,10 @@ def _queues(_: object, option: click.Parameter, given: tuple[str, ...]) -> list[
 
 @click.command("worker")
 @click.argument("modules", nargs=-1, metavar="[MODULE]...")
+@click.option(
+    "--adk", metavar="MODULE:APP",
+    help="An App or Runner of Google ADK: its abandoned invocations are resumed, in the store of its plugin.",
+)  # fmt: skip
 @click.option("--concurrency", type=click.IntRange(min=1), default=10, show_default=True, help="Runs at once.")
 @click.option(
     "--queue", "queues", multiple=True, metavar="Q[:LIMIT]", callback=_queues,
@@ -72,6 +78,7 @@ def _queues(_: object, option: click.Parameter, given: tuple[str, ...]) -> list[
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
 def worker_command(
     modules: tuple[str, ...],
+    adk: str | None,
     concurrency: int,
     queues: list[Queue],
     grace: float,
@@ -83,11 +90,18 @@ def worker_command(
     """Advance the runs of a store, submitted and abandoned ones, until SIGTERM or Ctrl-C.
 
     MODULE is a module (jobs.loans) or a file (jobs/loans.py): the worker takes runs of the workflows in it, and in what
-    it imports. Without one the modules are those that pyproject.toml names ([tool.holdfast] modules = [...]).
+    it imports. Without one, and without --adk, they are those that pyproject.toml names ([tool.holdfast] modules =
+    [...]).
     """
     _log_to_stderr(as_json)
-    _import(modules)
-    with opened(store, lease=lease_s) as hf:
+    agents = None
+    if adk is not None:
+        _refuse_beside_adk("store", "lease_s")
+        agents = agents_named(adk)
+    if modules or agents is None:
+        _import(modules)
+    queues = _served(queues, agents, has_modules=bool(modules))
+    with opened(store, lease=lease_s) if agents is None else agents.opened() as hf:
         if parse_url(hf.url).kind == "memory":
             raise Problem("a store in memory has no runs but those of its own process; name one that others can reach.")
         if alive is not None:
@@ -101,7 +115,8 @@ def worker_command(
             )
             loop.set_default_executor(threads)
             beat = partial(_touch_quietly, alive) if alive is not None else None
-            worker = Worker(hf, queues, concurrency=concurrency, grace_s=grace, alive=beat)
+            adapted = {} if agents is None else agents.adapted
+            worker = Worker(hf, queues, concurrency=concurrency, grace_s=grace, alive=beat, adapted=adapted)
             code = TERMINATED
             asked = 0
 
@@ -114,8 +129,8 @@ def worker_command(
             for number in (signal.SIGTERM, signal.SIGINT):
                 with contextlib.suppress(NotImplementedError):  # Windows
                     loop.add_signal_handler(number, end, number)
-            async with hf:
-                _log.info("worker: %s", _described(hf, queues, concurrency))
+            async with hf, agents.runner if agents is not None else contextlib.nullcontext():
+                _log.info("worker: %s", _described(hf, queues, concurrency, worker.names))
                 finished = await worker.serve()
             _log.info("worker: %s", "ended" if finished else "ended, with steps in flight that are executed again")
             if not finished:
@@ -125,9 +140,24 @@ def worker_command(
         return _driven(work)
 
 
-def _described(hf: Holdfast, queues: list[Queue], concurrency: int) -> str:
+def _refuse_beside_adk(*options: str) -> None:
+    context = click.get_current_context()
+    for name in options:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.partition('_')[0]}"
+            raise Problem(f"{option} does not go with --adk: the app's HoldfastPlugin says which store, and how long.")
+
+
+def _served(named: list[Queue], agents: Agents | None, *, has_modules: bool) -> list[Queue]:
+    queues = named or ([Queue(DEFAULT_QUEUE)] if has_modules or agents is None else [])
+    if agents is None or any(queue.name == agents.queue for queue in queues):
+        return queues
+    return [*queues, Queue(agents.queue)]
+
+
+def _described(hf: Holdfast, queues: list[Queue], concurrency: int, served: set[str]) -> str:
     named = ", ".join(queue.name + (f" (at most {queue.limit} at once)" if queue.limit else "") for queue in queues)
-    names = sorted(known.names())
+    names = sorted(served)
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{lease.process_of(hf.owner)} serves {named} of {hf.url}, {concurrency} runs at once: " + (
         ", ".join(names[:LISTED]) + more

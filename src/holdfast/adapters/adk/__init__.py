@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .plugin import HoldfastPlugin
 from .resuming import resume
+from .saving import checkpoints
 from .services import register_services
 from .sessions import HoldfastSessionService
 
-__all__ = ["HoldfastPlugin", "HoldfastSessionService", "resume"]
+__all__ = ["HoldfastPlugin", "HoldfastSessionService", "checkpoints", "resume"]
 
 register_services()

@@ -53,21 +53,24 @@ class RecordedLlm(BaseLlm):
         invocation.executed += 1
         began, held = clock.monotonic(), None
         whole: list[LlmResponse] = []
-        async with aclosing(self._inner.generate_content_async(llm_request, stream)) as responses:
-            async for response in responses:
-                if held is not None:
-                    yield held
-                held = None
-                if response.partial:
-                    yield response
-                    continue
-                self._note_calls(response)
-                whole.append(held := response)
-        row.duration_ms = (clock.monotonic() - began) * 1000
-        row.tokens = _tokens(whole)
-        told = [response.model_dump_json(exclude_none=True) for response in whole]
-        row.result = codec.encode(told, codec.Types.none, f"the answer of the model of agent {self._name!r}")
-        await invocation.record(row)
+        invocation.flying.add(flight := object())
+        try:
+            async with aclosing(self._inner.generate_content_async(llm_request, stream)) as responses:
+                async for response in responses:
+                    if held is not None:
+                        yield held
+                    held = None
+                    if response.partial:
+                        yield response
+                        continue
+                    self._note_calls(response)
+                    whole.append(held := response)
+            row.duration_ms = (clock.monotonic() - began) * 1000
+            row.tokens = _tokens(whole)
+            row.result = self._result(whole)
+            await invocation.record(row)
+        finally:
+            invocation.landed(flight)
         if held is not None:
             yield held
 
@@ -83,6 +86,10 @@ class RecordedLlm(BaseLlm):
         seen = {"contents": len(contents), "last": contents[-1] if contents else ""}
         row.inputs = codec.preview(codec.encode(seen, codec.Types.none, "a request"))
         return row
+
+    def _result(self, whole: list[LlmResponse]) -> bytes:
+        told = [response.model_dump_json(exclude_none=True) for response in whole]
+        return codec.encode(told, codec.Types.none, f"the answer of the model of agent {self._name!r}")
 
     def _note_calls(self, response: LlmResponse) -> None:
         """Each call of a function has its id from here on, so that it is the same when the answer is recalled."""

@@ -41,16 +41,20 @@ async def run_node(
         return
     began = clock.monotonic()
     told: list[str] = []
-    async with aclosing(go_through(place, steps)) as events:
-        async for event in events:
-            if not event.partial and not place.holds_others:
-                told.append(event.model_dump_json(exclude_none=True))  # before ADK says where it comes from
-            yield event
-    if not place.holds_others:
-        invocation.executed += 1
-        row.duration_ms = (clock.monotonic() - began) * 1000
-        row.result = codec.encode({"events": told, **_left(context)}, codec.Types.none, f"the events of {name!r}")
-        await invocation.record(row)
+    invocation.flying.add(place)
+    try:
+        async with aclosing(go_through(place, steps)) as events:
+            async for event in events:
+                if not event.partial and not place.holds_others:
+                    told.append(event.model_dump_json(exclude_none=True))  # before ADK says where it comes from
+                yield event
+        if not place.holds_others:
+            invocation.executed += 1
+            row.duration_ms = (clock.monotonic() - began) * 1000
+            row.result = codec.encode({"events": told, **_left(context)}, codec.Types.none, f"the events of {name!r}")
+            await invocation.record(row)
+    finally:
+        invocation.landed(place)
 
 
 def _left(context: Context | None) -> dict[str, Any]:

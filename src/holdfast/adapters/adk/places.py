@@ -46,6 +46,8 @@ class Place:
         place: Place | None = self
         while place is not None and not place.holds_others:
             place.holds_others = True
+            if self.turn.invocation is not None:
+                self.turn.invocation.landed(place)
             place = place._outer
 
 

@@ -17,7 +17,9 @@ from holdfast.delivery import Stop
 from holdfast.errors import HoldfastError
 
 from . import seams, tools
+from .invocation import PREFIX, Invocation
 from .places import current_place
+from .sessions import HoldfastSessionService
 from .structure import fingerprint_of
 
 
@@ -44,6 +46,8 @@ class HoldfastPlugin(BasePlugin):
         self._home = None if store is None else _home_in(store)
         if store is not None and self._home is None:
             raise TypeError(f"HoldfastPlugin takes a Holdfast or a HoldfastSessionService, got {store!r}")
+        self.sessions = store if isinstance(store, HoldfastSessionService) else None
+        self.handed: dict[str, Invocation] = {}  # by id of the run: claimed by a worker, for the turn that it begins
         self._version = version
         self._on_change = on_change
         self._code("app", "0")  # refuses what is no version
@@ -67,7 +71,7 @@ class HoldfastPlugin(BasePlugin):
     def _code(self, app_name: str, structure: str) -> Definition:
         version = structure if self._version is None else f"{self._version}+{structure}"
         return Definition(
-            invocation, kind="workflow", name=f"adk:{app_name}", version=version, on_change=self._on_change
+            invocation, kind="workflow", name=f"{PREFIX}{app_name}", version=version, on_change=self._on_change
         )
 
     async def on_user_message_callback(

@@ -24,6 +24,8 @@ from holdfast import app
 from holdfast.app import Holdfast
 from holdfast.store import Dialog, DialogEvent, Extension, Store, is_text
 
+from .abandoned import abandoned
+from .invocation import Names
 from .loading import last_event, load, load_all, load_user_state, revision_of_row, session_of
 from .revision import Revision, advanced, encode_turns, marker_of, revision_of, turn_name
 from .rows import event_data, shared_keys, state_of
@@ -77,6 +79,12 @@ class HoldfastSessionService(BaseSessionService):
     @override
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         return await self._read(load_user_state, app_name, user_id)
+
+    async def abandoned(self) -> list[Names]:
+        """The unfinished invocations of all apps in the store that nobody advances any more, oldest first: their
+        process is dead, has let its lease lapse, or has let go of them. Each has ``app_name``, ``user_id``,
+        ``session_id`` and ``invocation_id``. Not those that ended with an error, nor those that wait for an answer."""
+        return await self._read(abandoned, self._holdfast.owner)
 
     async def _read(self, work: Callable[..., T], *given: Any) -> T:
         return await self._holdfast._read(work, self._holdfast._store, *given)

@@ -55,6 +55,7 @@ async def before(tool: BaseTool, args: dict[str, Any], context: ToolContext) -> 
         if answer is not None:
             return answer
     invocation.executed += 1
+    invocation.flying.add(place)
     return None
 
 
@@ -64,20 +65,26 @@ async def after(tool: BaseTool, context: ToolContext, result: Any) -> None:
     if not isinstance(place, ToolPlace) or place.row is None:
         return
     row, place.row = place.row, None
-    actions = context.actions
-    if place.holds_others or actions.requested_tool_confirmations or actions.requested_auth_configs:
-        return  # it is gone through again, or asked again once somebody has answered
-    row.duration_ms = (clock.monotonic() - place.began) * 1000
-    row.result = codec.encode(with_actions(result, actions), codec.Types.none, f"the result of tool {tool.name!r}")
-    await place.turn.recorded.record(row)
+    invocation, actions = place.turn.recorded, context.actions
+    try:
+        if place.holds_others or actions.requested_tool_confirmations or actions.requested_auth_configs:
+            return  # it is gone through again, or asked again once somebody has answered
+        row.duration_ms = (clock.monotonic() - place.began) * 1000
+        row.result = codec.encode(with_actions(result, actions), codec.Types.none, f"the result of tool {tool.name!r}")
+        await invocation.record(row)
+    finally:
+        invocation.landed(place)
 
 
 async def failed(tool: BaseTool, error: BaseException) -> None:
     """The tool has raised. One that must happen once may have taken effect: raises ``Stop``."""
     place = current_place()
-    if not isinstance(place, ToolPlace) or place.intent is None:
+    if not isinstance(place, ToolPlace):
         return
     invocation, step = place.turn.recorded, step_of(tool)
+    invocation.landed(place)
+    if place.intent is None:
+        return
     cause = error.__cause__ if isinstance(error, StepFailed) and error.__cause__ is not None else error
     if step is not None and isinstance(cause, step.not_done):
         await _close(place, place.intent)

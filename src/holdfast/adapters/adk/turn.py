@@ -21,7 +21,7 @@ from holdfast.doubt import in_doubt
 from holdfast.errors import HoldfastError, Mismatch, NotFound
 
 from .history import TurnSessions
-from .invocation import Invocation, run_id
+from .invocation import Invocation, Names, run_id
 from .places import Place, go_through
 from .values import plain
 
@@ -135,6 +135,7 @@ class Turn:
 
         def context(session: Session, *, invocation_id: str | None = None, **rest: Any) -> InvocationContext:
             made = new_context(session, invocation_id=self.invocation_id or invocation_id, **rest)
+            made.session_service = self.sessions  # also for agents that append events themselves
             self._context = self._context or made
             return made
 
@@ -153,8 +154,8 @@ class Turn:
 
     async def _named(self, invocation_id: str) -> bool:
         """The caller says which invocation to go on with. Whether there is anything left to do."""
-        id = self._run_id(invocation_id)
-        row = await self.home._read(self.home._store.get, id)
+        names = self._names(invocation_id)
+        row = await self.home._read(self.home._store.get, names.run_id)
         if row is None:
             return True
         answers = self.message is not None and any(part.function_response for part in self.message.parts or [])
@@ -165,7 +166,7 @@ class Turn:
                     "a new one with it. Nothing was executed."
                 )
             return False
-        invocation = await self._claimed(id)
+        invocation = await self._claimed(names)
         if (began := turn_cut_short(invocation)) is not None:
             await self._again(Again(invocation, began), invocation_id)
         else:
@@ -198,14 +199,15 @@ class Turn:
         last = next((event.invocation_id for event in reversed(session.events) if event.invocation_id), None)
         if last is None:
             return
-        row = await self.home._read(self.home._store.get, self._run_id(last))
+        names = self._names(last)
+        row = await self.home._read(self.home._store.get, names.run_id)
         if row is None or row.status not in ("running", "failed", "in_doubt", "parked"):
             return
         rows = await self.home._read(self.home._store.load, row.no)
         began = began_last(rows)
         if began is None or plain(began.message) != plain(self.message):
             return
-        invocation = await self._claimed(self._run_id(last))
+        invocation = await self._claimed(names)
         self.invocation_id = last
         if (began := turn_cut_short(invocation)) is not None:
             raise Again(invocation, began)
@@ -218,7 +220,7 @@ class Turn:
         if self.invocation is not None:
             await self.begin()
             return
-        invocation = await self._claimed(self._run_id(context.invocation_id))
+        invocation = await self._claimed(self._names(context.invocation_id))
         self.invocation_id = context.invocation_id
         if invocation.is_done:
             raise Mismatch(
@@ -237,11 +239,13 @@ class Turn:
 
     # -- beginning and ending --------------------------------------------------------------------------------
 
-    def _run_id(self, invocation_id: str) -> str:
-        return run_id(self._runner.app_name, **self._whose, invocation_id=invocation_id)
+    def _names(self, invocation_id: str) -> Names:
+        return Names(self._runner.app_name, **self._whose, invocation_id=invocation_id)
 
-    async def _claimed(self, id: str) -> Invocation:
-        invocation = Invocation(self.home, id, self.plugin.code_of(self._runner))
+    async def _claimed(self, names: Names) -> Invocation:
+        invocation = self.plugin.handed.pop(names.run_id, None)
+        if invocation is None:
+            invocation = Invocation(self.home, names, self.plugin.code_of(self._runner))
         await invocation.claim()
         return invocation
 
@@ -274,7 +278,13 @@ class Turn:
                 await invocation.note(_PAUSE, sorted(unanswered))
             await invocation.hand_back("waiting" if unanswered else "done")
         else:
-            await invocation.hand_back("failed" if isinstance(error, Exception) else "running", error)
+            await invocation.hand_back(self._status_after(error), error)
+
+    def _status_after(self, error: BaseException) -> str:
+        if isinstance(error, Exception):
+            return "failed"
+        ends_process = isinstance(error, (SystemExit, KeyboardInterrupt))
+        return "parked" if ends_process and self.home._serving else "running"  # it would end the next worker too
 
     def _unanswered(self) -> set[str]:
         """The long-running calls of the invocation that nobody has answered: then an answer may still come."""
