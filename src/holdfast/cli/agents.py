@@ -51,4 +51,4 @@ def agents_named(target: str) -> Agents:
         runner, plugin = serving.runner_of(found)
     except TypeError as unfit:
         raise Problem(f"{target} is {unfit}. Name what holds the agents.") from None
-    return Agents(runner, plugin.home, serving.adapted_to(runner, plugin), serving.QUEUE)
+    return Agents(runner, plugin.home_of(runner), serving.adapted_to(runner, plugin), serving.QUEUE)
