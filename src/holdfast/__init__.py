@@ -22,12 +22,13 @@ from .errors import (
     VersionMismatch,
 )
 from .logs import LogFilter
+from .mapped import map as map
 from .records import Checkpoint, Emitted, Event, Progress, Run, Skipped, Waiting
 from .session import Session
 from .waiting import sleep, wait_for
 from .workflow import Call, StepCall, step, workflow
 
-# ``open`` is public too, but a star import must not shadow the builtin.
+# ``open`` and ``map`` are public too, but a star import must not shadow the builtins.
 __all__ = [
     "NOT_DONE",
     "Busy",

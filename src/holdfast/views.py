@@ -99,6 +99,23 @@ class View:
         self._changed.update(dict.fromkeys(plan))
 
 
+class ItemsView(View):
+    """The state as each item of a map begins with it: as it was when the map began. What an item has changed is made
+    in the view ``around`` the map."""
+
+    __slots__ = ("_around",)
+
+    def __init__(self, around: View) -> None:
+        super().__init__(around.begin(alone=False).current, overlaps=True)
+        self._around = around
+
+    def begin(self, *, alone: bool) -> View:
+        return self.anew()  # others are under way, or may be
+
+    def apply(self, change: Change, seq: int) -> None:
+        self._around.apply(change, seq)
+
+
 class Carried(NamedTuple):
     """``body``: what the body has changed that no row carries; ``full``: whole values, in place of all changes before,
     of which there are too many to read, each with its digest."""

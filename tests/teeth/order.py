@@ -86,9 +86,9 @@ PLANTED = [
     ),
     Plant(
         name="now() of the body follows what happens inside of other calls",
-        file="src/holdfast/run.py",
-        old="            self._delivered_ms[scope] = ended",
-        new='            self._delivered_ms[""] = ended',
+        file="src/holdfast/logical_time.py",
+        old="            self._told_ms[scope] = ended",
+        new='            self._told_ms[""] = ended',
         tests=[f"{_ORDER}::test_time_in_the_body_does_not_follow_the_inside_of_other_calls"],
     ),
     Plant(
