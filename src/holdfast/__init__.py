@@ -25,6 +25,7 @@ from .logs import LogFilter
 from .mapped import map as map
 from .records import Checkpoint, Emitted, Event, Progress, Run, Skipped, Waiting
 from .session import Session
+from .turns import Each, each
 from .waiting import sleep, wait_for
 from .workflow import Call, StepCall, step, workflow
 
@@ -37,6 +38,7 @@ __all__ = [
     "Checkpoint",
     "CodecError",
     "Diverged",
+    "Each",
     "Emitted",
     "Event",
     "Fenced",
@@ -60,6 +62,7 @@ __all__ = [
     "VersionMismatch",
     "Waiting",
     "current",
+    "each",
     "emit",
     "idempotency_key",
     "now",

@@ -230,6 +230,13 @@ def label(task: asyncio.Task[Any], frame: Frame | None) -> None:
     setattr(task, _ATTRIBUTE, frame)
 
 
+def move_to(frame: Frame, task: asyncio.Task[Any] | None) -> None:
+    """From here on, the code of this task (or thread) is in ``frame``."""
+    if task is not None:
+        label(task, frame)
+    _frame_of_thread.set(frame)
+
+
 def enter_thread_frame(frame: Frame) -> None:
     """Make this context's threads part of ``frame``."""
     _frame_of_thread.set(frame)

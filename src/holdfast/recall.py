@@ -181,6 +181,33 @@ class Records:
 
         self._missing = [row for row in self._missing if is_expected(row)]
 
+    def has_entered(self, scope: str) -> bool:
+        """Whether anything is recorded inside it."""
+        return scope in self._entered
+
+    def turns(self, scope: str, branch: str) -> list[Checkpoint]:
+        """The recorded turns of a loop, now claimed by it, in the order of ``seq``."""
+        if not self._at:
+            return []
+        rows = [row for row in self._named(scope, branch, "turn") if row.seq not in self._claimed]
+        for row in rows:
+            self._claim(row)
+        return sorted(rows, key=lambda row: row.seq)
+
+    def fold(self, rows: list[Checkpoint]) -> None:
+        """A finished turn stands for these from now on; nobody asks for them again."""
+        for row in rows:
+            place = place_of(row)
+            if self._at.get(place) is row:
+                del self._at[place]
+            self._intended.pop(place, None)
+            self._not_met.discard(place)
+            self._claimed.discard(row.seq)
+            self._asked_for.discard(row.seq)
+            self._entered.discard(row.scope)
+        if rows:
+            self._of_name = None
+
     def begun_at(self, row: Checkpoint) -> Checkpoint | None:
         """The row that stands at the place of ``row`` and is no outcome, if nothing closes it."""
         return self._begun.get(place_of(row)) if self._begun else None

@@ -17,6 +17,7 @@ from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .flying import encode_doing
+from .folding import Folding
 from .logical_time import LogicalTime
 from .logs import RunLog
 from .news import Bulletin, Told
@@ -65,7 +66,9 @@ class LiveRun:
         self.home = home  # the Holdfast, for current()
         self.whole, rows = rows, present(rows)
         self.ignored = (ignored or set()) & {each.seq for each in rows}
-        self.records = Records(row.id, rows, self.ignored)
+        self.folding = Folding(self.whole)
+        taken = set(self.folding.taken)
+        self.records = Records(row.id, [each for each in rows if each.seq not in taken], self.ignored)
         self.pool: Pool | None = None  # what may be kept of earlier attempts
         self.kept = 0
         self._schema = row.schema_version
@@ -374,6 +377,7 @@ class LiveRun:
         self._seq += 1
         row.seq = self._seq
         row.checksum = row.compute_checksum()
+        self.folding.numbered(row)
 
     def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None, kept: int = 0) -> None:
         """Record what is no outcome, and so is delivered to nobody. ``committed`` is told when it is, or never will be:

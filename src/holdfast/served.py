@@ -23,9 +23,10 @@ from .flying import decode_doing
 from .known import call_again, workflow_of
 from .logs import RunLog
 from .records import count, refuse_damaged
-from .repairs import recorded
+from .repairs import recorded, recorded_live
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
+from .versions import is_other
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -133,7 +134,7 @@ class Served:
         definition = workflow._definition
         call = call_again(workflow, row)
         call.take()
-        found = await home._read(recorded, home._store, row)
+        found = await home._read(recorded if is_other(row, definition) else recorded_live, home._store, row)
         rows, damage = found.usable, found.damage
         if damage is None and self._taken.lost is not None and row.deaths >= definition.max_deaths:
             self._refuse_deadly(rows, found.claims, definition)

@@ -85,7 +85,11 @@ class View:
         """Make the change delivered with ``seq``; ``StateConflict`` if an overlapping part of the run changed the same
         key. Values that were handed out change in place."""
         if change.step:
-            self._perform(delta.planned(self._touched(), change.step))
+            self.make(change.step)
+
+    def make(self, ops: dict[str, Any]) -> None:
+        """Change it so, as its own code would. Raises ``StateConflict``."""
+        self._perform(delta.planned(self._touched(), ops))
 
     def _touched(self) -> dict[str, Any]:
         if self._values is None:

@@ -66,3 +66,50 @@ async def collecting(names: list[str]) -> list[str]:
     except StepFailed as failure:
         alone.append(failure.message)
     return [each.message if isinstance(each, StepFailed) else each for each in found] + alone
+
+
+# -- loops -----------------------------------------------------------------------------------------------------
+
+
+@step
+async def add(x: int) -> int:
+    holdfast.state["total"] = holdfast.state.get("total", 0) + x
+    return x
+
+
+@step
+def note(name: str) -> str:
+    holdfast.state["notes"].append(name)
+    return name
+
+
+@workflow(version="1")
+async def looping(turns: int) -> list[Any]:
+    """State set by steps and by the body, before, in and behind a loop that a break ends."""
+    holdfast.state["notes"] = ["begun"]
+    notes = holdfast.state["notes"]
+    async for turn in holdfast.each(range(100)):
+        await add(turn)
+        holdfast.state["last"] = turn
+        holdfast.state["notes"].append(f"turn {turn}")
+        if turn == turns:
+            holdfast.state["notes"].append("broken off")
+            break
+        await asyncio.gather(measured(turn), add(0))
+    await add(100)
+    return [holdfast.state["total"], holdfast.state["last"], list(notes), [str(holdfast.random()), holdfast.run_id()]]
+
+
+async def measured(turn: int) -> None:
+    holdfast.state.setdefault("seen", [])
+    await measure("x" * turn)
+
+
+@workflow(version="1")
+def looping_in_a_thread(names: list[str]) -> list[Any]:
+    holdfast.state["notes"] = []
+    for name in holdfast.each(names, key=str):
+        for part in holdfast.each(name):
+            note(part)
+        holdfast.state["names"] = holdfast.state.get("names", 0) + 1
+    return [list(holdfast.state["notes"]), holdfast.state["names"], note("end")]

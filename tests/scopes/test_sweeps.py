@@ -38,3 +38,13 @@ def test_a_map_in_a_plain_workflow() -> None:
 def test_failures_of_items() -> None:
     result = result_of(programs.collecting(["x", "bad y", "z"]), limit=8, second=2)
     assert result == ["x", "bad y", "z", "a", "b", "bad y"]
+
+
+def test_a_loop_that_is_broken_off() -> None:
+    total, last, notes, _ = result_of(programs.looping(3), limit=8, second=2)
+    assert (total, last) == (106, 3)
+    assert notes == ["begun", "turn 0", "turn 1", "turn 2", "turn 3", "broken off"]
+
+
+def test_loops_in_loops_of_a_plain_workflow() -> None:
+    assert result_of(programs.looping_in_a_thread.bind(["ab", "c"]), limit=6, second=1) == [["a", "b", "c"], 2, "end"]
