@@ -59,7 +59,7 @@ PLANTED = [
     Plant(
         name="branches are numbered by bare creation order, not per qualname",
         file="src/holdfast/branches.py",
-        old="        k = self.children.get(qualname, 0)\n        self.children[qualname] = k + 1",
+        old="        k = self.children.get(name, 0)\n        self.children[name] = k + 1",
         new='        k = self.children.get("", 0)\n        self.children[""] = k + 1',
         tests=[_zoo("library_tasks")],
     ),
