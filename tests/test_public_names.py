@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import holdfast
 
 PUBLIC = [
@@ -16,6 +18,7 @@ PUBLIC = [
     "Checkpoint",
     "CodecError",
     "Diverged",
+    "Each",
     "Emitted",
     "Event",
     "Fenced",
@@ -39,6 +42,7 @@ PUBLIC = [
     "VersionMismatch",
     "Waiting",
     "current",
+    "each",
     "emit",
     "idempotency_key",
     "now",
@@ -74,10 +78,10 @@ def test_the_public_names_are_these() -> None:
     assert [name for name in PUBLIC if not hasattr(holdfast, name)] == []
 
 
-def test_open_is_public_but_not_for_import_star() -> None:
-    """It would hide the builtin."""
-    assert callable(holdfast.open)
-    assert "open" not in holdfast.__all__
+@pytest.mark.parametrize("name", ["map", "open"])
+def test_what_would_hide_a_builtin_is_public_but_not_for_import_star(name: str) -> None:
+    assert callable(getattr(holdfast, name))
+    assert name not in holdfast.__all__
 
 
 def test_every_error_is_public_and_in_one_tree() -> None:

@@ -22,12 +22,14 @@ from .errors import (
     VersionMismatch,
 )
 from .logs import LogFilter
+from .mapped import map as map
 from .records import Checkpoint, Emitted, Event, Progress, Run, Skipped, Waiting
 from .session import Session
+from .turns import Each, each
 from .waiting import sleep, wait_for
 from .workflow import Call, StepCall, step, workflow
 
-# ``open`` is public too, but a star import must not shadow the builtin.
+# ``open`` and ``map`` are public too, but a star import must not shadow the builtins.
 __all__ = [
     "NOT_DONE",
     "Busy",
@@ -36,6 +38,7 @@ __all__ = [
     "Checkpoint",
     "CodecError",
     "Diverged",
+    "Each",
     "Emitted",
     "Event",
     "Fenced",
@@ -59,6 +62,7 @@ __all__ = [
     "VersionMismatch",
     "Waiting",
     "current",
+    "each",
     "emit",
     "idempotency_key",
     "now",

@@ -6,7 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from . import codec, known
 from .admission import refuse_id
@@ -22,6 +22,7 @@ from .home import Home
 from .lazy import Later, LazyCoroutine
 from .lease import Lease
 from .logs import RunLog
+from .mapped import MapCall
 from .records import Checkpoint, Event, Run, checkpoints_of, refuse_damaged, run_of
 from .resolving import resolve
 from .sending import send
@@ -171,9 +172,9 @@ class Holdfast(Home):
                 asyncio.get_running_loop()
             except RuntimeError:
                 self._check_open()
-                if isinstance(awaitable, WaitCall) and awaitable.is_in_run:
-                    result: T = awaitable.perform_in_thread()
-                    return result
+                given: Any = awaitable
+                if isinstance(given, (WaitCall, MapCall)) and given.is_in_run:
+                    return cast("T", given.perform_in_thread())
             else:
                 raise HoldfastError("hf.wait() is for programs without an event loop; here, write: await hf.run(…)")
         except HoldfastError:

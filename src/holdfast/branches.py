@@ -90,10 +90,17 @@ class Frame:
         return self._next_label(coro)
 
     def _next_label(self, coro: Any) -> str:
-        qualname = as_text(getattr(coro, "__qualname__", None) or type(coro).__qualname__)
-        k = self.children.get(qualname, 0)
-        self.children[qualname] = k + 1
-        return f"{qualname}#{k}"
+        return self._numbered(as_text(getattr(coro, "__qualname__", None) or type(coro).__qualname__))
+
+    def _numbered(self, name: str) -> str:
+        k = self.children.get(name, 0)
+        self.children[name] = k + 1
+        return f"{name}#{k}"
+
+    def branch_of(self, name: str) -> str:
+        """A branch for what is no task of the program's, counted like one."""
+        label = self._numbered(name)
+        return f"{self.branch}/{label}" if self.branch else label
 
     def inside(self, scope: str, view: View, step: StepProgress) -> Frame:
         """The frame of a nested call's body: a scope of its own, whose branches are numbered anew."""
@@ -228,6 +235,13 @@ def label(task: asyncio.Task[Any], frame: Frame | None) -> None:
     setattr(task, _ATTRIBUTE, frame)
 
 
+def move_to(frame: Frame, task: asyncio.Task[Any] | None) -> None:
+    """From here on, the code of this task (or thread) is in ``frame``."""
+    if task is not None:
+        label(task, frame)
+    _frame_of_thread.set(frame)
+
+
 def enter_thread_frame(frame: Frame) -> None:
     """Make this context's threads part of ``frame``."""
     _frame_of_thread.set(frame)
@@ -279,6 +293,24 @@ class entered:
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
 
 
+def task_in(frame: Frame, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task of our own making that runs in ``frame``, whoever makes it."""
+    token = _frame_of_thread.set(frame)
+    try:
+        task = asyncio.Task(coro, loop=frame.run.loop)
+    finally:
+        _frame_of_thread.reset(token)
+    _is_in(task, frame)
+    return task
+
+
+def _is_in(task: asyncio.Task[Any], frame: Frame) -> None:
+    label(task, frame)
+    frame.task = task
+    frame.run.task_started(task, frame.depth)
+    task.add_done_callback(frame.run.task_ended)
+
+
 class LabellingFactory:
     """A task factory that tells every task of a run which branch it is; other tasks pass untouched."""
 
@@ -321,10 +353,7 @@ class LabellingFactory:
             finally:
                 _frame_of_thread.reset(token)
         if isinstance(task, asyncio.Task):
-            label(task, frame)
-            frame.task = task
-            frame.run.task_started(task, frame.depth)
-            task.add_done_callback(frame.run.task_ended)
+            _is_in(task, frame)
         return task
 
     def _make(self, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:

@@ -80,18 +80,24 @@ class Invocation:
         frame: Frame,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        item: tuple[str, int] | None = None,
     ) -> None:
+        """``item``: the (key, n) of one item among many."""
         self.definition = definition
         self.instance = instance
         self.frame = frame
         self.args = args
         self.kwargs = kwargs
         self.in_thread = False
+        self.key: str | None
         refuse_second_call(frame, definition.name)
         run = frame.run
         code = definition.function.__code__
         if run.names.get(definition.name) is not code:
             run.name_belongs_to(definition.name, code)
+        if item is not None:
+            self.key, self.n = item
+            return
         self.key = None if definition.key is None else definition.key_of(args, kwargs)
         self.n = frame.count(definition.name, self.key)
 

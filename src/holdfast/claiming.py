@@ -14,7 +14,7 @@ from .failure import Failure
 from .journal import Journal
 from .logs import RunLog
 from .records import count, damage, refuse_damaged, tell_damaged
-from .repairs import recorded, way_on
+from .repairs import recorded, recorded_live, way_on
 from .state import initial_state
 from .store import Checkpoint, Finish, RunRow
 from .store.damage import Damage
@@ -169,7 +169,10 @@ class Claiming:
 
     async def _loaded(self, row: RunRow) -> tuple[list[Checkpoint], Damage | None]:
         try:
-            found = await self._home._read(recorded, self._home._store, row)
+            new = self._new
+            is_same = (row.version, row.schema_version, row.python) == (new.version, new.schema_version, new.python)
+            read = recorded_live if is_same else recorded
+            found = await self._home._read(read, self._home._store, row)
             return found.usable, found.damage
         except BaseException:
             await self._hand_back(row)

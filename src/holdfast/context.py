@@ -79,7 +79,7 @@ def now() -> datetime:
     """
     frame = current_frame()
     in_step = frame is not None and frame.step is not None and frame.step.row.kind == "step"
-    ms = clock.now_ms() if frame is None or in_step else frame.run.logical_ms(frame.scope)
+    ms = clock.now_ms() if frame is None or in_step else frame.run.time.ms(frame.scope)
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 

@@ -41,7 +41,7 @@ class Failure(msgspec.Struct):
         failure = cls._of(error)
         if isinstance(error, StepFailed):
             failure.type, failure.message, failure.step = error.error_type, error.message, error.step
-        seqs = {seq for each in _with_causes(error) if (seq := _seq_of(each)) is not None}
+        seqs = {seq for each in _with_causes(error) for seq in _seqs_of(each)}
         # Calls cancelled behind the failure were cancelled because of it; what an earlier retry did not come to still
         # stands.
         behind = {seq for seq in cancelled if seqs and seq > min(seqs)}
@@ -89,12 +89,13 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _seq_of(error: BaseException) -> int | None:
+def _seqs_of(error: BaseException) -> list[int]:
     """The checkpoint that an exception came from: of a failed step, of a call that a timeout cut short, or of a wait
-    whose time was over."""
-    if isinstance(error, StepFailed):
-        return error.seq
-    return getattr(error, "seq", None) if isinstance(error, (asyncio.CancelledError, TimeoutError)) else None
+    whose time was over; and of the items of a map that failed beside the one it raised."""
+    if not isinstance(error, (StepFailed, asyncio.CancelledError, TimeoutError)):
+        return []
+    seq = getattr(error, "seq", None)
+    return [] if seq is None else [seq, *getattr(error, "beside", ())]
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

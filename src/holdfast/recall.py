@@ -8,7 +8,7 @@ moves to another branch (docs/design/order.md)."""
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from . import clock
 from .branches import Frame
@@ -21,6 +21,13 @@ OPEN = frozenset({"waiting", "refused", "intent", "not_done", "repair"})
 
 # Of a call: scope, branch, name, key, n.
 Place: TypeAlias = tuple[str, str, str, str | None, int]
+
+
+class Items(NamedTuple):
+    """What is recorded of the items of a map, by (key, n): their outcomes, and which were begun and have none."""
+
+    rows: dict[tuple[str, int], Checkpoint]
+    begun: set[tuple[str, int]]
 
 
 class Records:
@@ -44,6 +51,7 @@ class Records:
         self._irreversible: set[str] = set()  # the names of their steps
         self._not_met: set[Place] = set()  # those of the places that no call stands at yet
         self._last = 0
+        self._entered: set[str] = set()  # the scopes that rows are in
         # (scope, from, until) of rows that followed a failure which was tried anew, so may not be asked for again
         self._detours: list[tuple[str, int, int]] = []
         self._asked_anew: dict[int, str] = {}  # asked for by an attempt that failed, in the call with this scope
@@ -72,6 +80,8 @@ class Records:
         changed code stays a record of its inputs."""
         place = place_of(row)
         self._last = row.seq
+        if row.scope and row.scope not in self._entered:
+            self._entered.update(enclosing(row.scope))
         if row.status in OPEN:
             if row.status in ("waiting", "intent"):
                 self._begun[place] = row
@@ -140,6 +150,63 @@ class Records:
                 raise diverged(self.run_id, row, Asked(frame, version, inputs, digest))
             self._claim(row)
         return row
+
+    def items(self, scope: str, branch: str, name: str, ids: Collection[tuple[str, int]]) -> Items:
+        """Of a map, whose items are calls of ``name``, each known by its (key, n). Nothing waits for what is recorded
+        of others: these items are no longer there."""
+        self._expect_no_others(scope, branch, name, ids)
+        rows: dict[tuple[str, int], Checkpoint] = {}
+        begun: set[tuple[str, int]] = set()
+        for each in ids if self._at or self._begun else ():
+            place = (scope, branch, name, *each)
+            row = self._at.get(place)
+            if row is not None and row.seq not in self._claimed:
+                rows[each] = row
+            elif place in self._begun or scope_of(*place) in self._entered:
+                begun.add(each)
+        return Items(rows, begun)
+
+    def _expect_no_others(self, scope: str, branch: str, name: str, ids: Collection[tuple[str, int]]) -> None:
+        if self._missing is None:
+            self._missing = self._expected()
+        if not self._missing:
+            return
+        inside = {scope_of(scope, branch, name, *each) for each in ids}
+        start = scope_of(scope, branch, name, "", 0).removesuffix("]#0")
+
+        def is_expected(row: Checkpoint) -> bool:
+            if (row.scope, row.branch, row.name) == (scope, branch, name):
+                return (row.key, row.n) in ids
+            return not row.scope.startswith(start) or not inside.isdisjoint(enclosing(row.scope))
+
+        self._missing = [row for row in self._missing if is_expected(row)]
+
+    def has_entered(self, scope: str) -> bool:
+        """Whether anything is recorded inside it."""
+        return scope in self._entered
+
+    def turns(self, scope: str, branch: str) -> list[Checkpoint]:
+        """The recorded turns of a loop, now claimed by it, in the order of ``seq``."""
+        if not self._at:
+            return []
+        rows = [row for row in self._named(scope, branch, "turn") if row.seq not in self._claimed]
+        for row in rows:
+            self._claim(row)
+        return sorted(rows, key=lambda row: row.seq)
+
+    def fold(self, rows: list[Checkpoint]) -> None:
+        """A finished turn stands for these from now on; nobody asks for them again."""
+        for row in rows:
+            place = place_of(row)
+            if self._at.get(place) is row:
+                del self._at[place]
+            self._intended.pop(place, None)
+            self._not_met.discard(place)
+            self._claimed.discard(row.seq)
+            self._asked_for.discard(row.seq)
+            self._entered.discard(row.scope)
+        if rows:
+            self._of_name = None
 
     def begun_at(self, row: Checkpoint) -> Checkpoint | None:
         """The row that stands at the place of ``row`` and is no outcome, if nothing closes it."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from . import codec
+from .folding import live_rows
 from .store import Checkpoint, Claim, RunRow, Store
 from .store.damage import Damage, damage_of, flaw_of
 
@@ -33,9 +34,21 @@ class Recorded(NamedTuple):
         return [row for row in self.rows if row.seq not in self.repaired] if self.repaired else self.rows
 
 
-def recorded(store: Store, run: RunRow) -> Recorded:
-    """Blocks on the store."""
-    rows, claims = store.load(run.no), store.claims(run.no)
+def recorded_live(store: Store, run: RunRow) -> Recorded:
+    """What the same code goes on with: the rows that are live. Blocks on the store."""
+    rows = live_rows(store, run.no)
+    if rows is None or not rows or rows[-1].seq == len(rows):
+        return recorded(store, run, rows)
+    claims, folded = store.claims(run.no), rows[-1].seq - len(rows)
+    if repaired_in(rows) or damage_of(run, rows, claims, folded=folded) is not None:
+        return recorded(store, run)  # what is damaged is told by all there is
+    return Recorded(rows, claims, None, set())
+
+
+def recorded(store: Store, run: RunRow, rows: list[Checkpoint] | None = None) -> Recorded:
+    """``rows``: all of them, if they have been read. Blocks on the store."""
+    rows = store.load(run.no) if rows is None else rows
+    claims = store.claims(run.no)
     repaired = repaired_in(rows)
     damage = damage_of(run, rows, claims, repaired)
     if damage is not None and (now := store.get(run.id)) is not None and now.epoch > run.epoch:

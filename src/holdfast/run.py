@@ -17,11 +17,13 @@ from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .flying import encode_doing
+from .folding import Folding
+from .logical_time import LogicalTime
 from .logs import RunLog
 from .news import Bulletin, Told
 from .past import present
 from .patience import Patience
-from .recall import OPEN, Records, blank_row, enclosing
+from .recall import OPEN, Records, blank_row
 from .records import encode_unclaimed
 from .salvage import Pool, Sought
 from .state import Change, encode_change, initial_state
@@ -56,6 +58,7 @@ class LiveRun:
         self.id = row.id
         self.log = RunLog(row.id)
         self.workflow = row.workflow
+        self.version = row.version
         self.no = row.no
         self.epoch = row.epoch
         self.seed = row.seed
@@ -63,7 +66,9 @@ class LiveRun:
         self.home = home  # the Holdfast, for current()
         self.whole, rows = rows, present(rows)
         self.ignored = (ignored or set()) & {each.seq for each in rows}
-        self.records = Records(row.id, rows, self.ignored)
+        self.folding = Folding(self.whole)
+        taken = set(self.folding.taken)
+        self.records = Records(row.id, [each for each in rows if each.seq not in taken], self.ignored)
         self.pool: Pool | None = None  # what may be kept of earlier attempts
         self.kept = 0
         self._schema = row.schema_version
@@ -71,7 +76,7 @@ class LiveRun:
         self.refusals = 0
         self.recorded_until = self.whole[-1].seq if self.whole else 0
         self.delivered = 0
-        self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
+        self.time = LogicalTime(row.created_ms)
         self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
         self.delivery = Delivery(loop, self.patience.must_wait)
         self.stop: Stop | None = None
@@ -372,6 +377,7 @@ class LiveRun:
         self._seq += 1
         row.seq = self._seq
         row.checksum = row.compute_checksum()
+        self.folding.numbered(row)
 
     def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None, kept: int = 0) -> None:
         """Record what is no outcome, and so is delivered to nobody. ``committed`` is told when it is, or never will be:
@@ -430,16 +436,6 @@ class LiveRun:
 
     def delivering(self, row: Checkpoint) -> None:
         """An outcome is about to reach the workflow."""
-        scope, ended = row.scope, row.started_ms + int(row.duration_ms)
-        if not scope and row.seq > self.delivered:
+        if not row.scope and row.seq > self.delivered:
             self.delivered = row.seq
-        if ended > self._delivered_ms.get(scope, 0):
-            self._delivered_ms[scope] = ended
-
-    def logical_ms(self, scope: str) -> int:
-        """The time that now() tells a workflow's body in ``scope``.
-
-        The insides of other calls are left out: once these are finished, a resume does not live through them again.
-        """
-        told = self._delivered_ms
-        return max(told[""], *(told.get(outer, 0) for outer in enclosing(scope))) if scope else told[""]
+        self.time.delivering(row)

@@ -23,9 +23,10 @@ from .flying import decode_doing
 from .known import call_again, workflow_of
 from .logs import RunLog
 from .records import count, refuse_damaged
-from .repairs import recorded
+from .repairs import recorded, recorded_live
 from .resting import Rest
 from .store import Checkpoint, Claim, Finish, Taken
+from .versions import is_other
 
 if TYPE_CHECKING:
     from .app import Holdfast
@@ -144,7 +145,8 @@ class Served:
     async def _claimed(self, definition: Definition) -> Claimed:
         """With its record. Raises ``TooManyDeaths``."""
         row, taken = self.row, self._taken
-        found = await self._home._read(recorded, self._home._store, row)
+        read = recorded if is_other(row, definition) else recorded_live
+        found = await self._home._read(read, self._home._store, row)
         rows, damage = found.usable, found.damage
         if damage is None and taken.lost is not None and row.deaths >= definition.max_deaths:
             self._refuse_deadly(rows, found.claims, definition.max_deaths)

@@ -64,7 +64,7 @@ def ask_the_loop(call: Placed, perform: Performing) -> Any:
                 if told.error is not None:
                     raise told.error
                 return told.value
-            _tell(run, told.ended, *_run_body(told.frame, told.body))
+            _tell(run, told.ended, *run_body(told.frame, told.body))
     finally:
         frame.thread = 0
 
@@ -80,7 +80,8 @@ def _next(inbox: SimpleQueue[_Run | _Return], run: LiveRun) -> _Run | _Return:
                 ) from None
 
 
-def _run_body(frame: Frame, body: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def run_body(frame: Frame, body: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """In this thread: what the body returned, or what it raised."""
     try:
         with entered(frame, None):
             return body(), None
@@ -142,7 +143,7 @@ def run_in_thread(run: LiveRun, frame: Frame, body: Callable[[], Any], name: str
     ended: asyncio.Future[Any] = run.loop.create_future()
 
     def work() -> None:
-        value, error = _run_body(frame, body)
+        value, error = run_body(frame, body)
         try:
             _tell(run, ended, value, error)
         except RuntimeError:  # the loop is gone, and so is whoever waited

@@ -85,7 +85,11 @@ class View:
         """Make the change delivered with ``seq``; ``StateConflict`` if an overlapping part of the run changed the same
         key. Values that were handed out change in place."""
         if change.step:
-            self._perform(delta.planned(self._touched(), change.step))
+            self.make(change.step)
+
+    def make(self, ops: dict[str, Any]) -> None:
+        """Change it so, as its own code would. Raises ``StateConflict``."""
+        self._perform(delta.planned(self._touched(), ops))
 
     def _touched(self) -> dict[str, Any]:
         if self._values is None:
@@ -97,6 +101,23 @@ class View:
         delta.perform(values, {key: step for key, step in plan.items() if key in self._own})
         _replace(values, {key: step for key, step in plan.items() if key not in self._own})
         self._changed.update(dict.fromkeys(plan))
+
+
+class ItemsView(View):
+    """The state as each item of a map begins with it: as it was when the map began. What an item has changed is made
+    in the view ``around`` the map."""
+
+    __slots__ = ("_around",)
+
+    def __init__(self, around: View) -> None:
+        super().__init__(around.begin(alone=False).current, overlaps=True)
+        self._around = around
+
+    def begin(self, *, alone: bool) -> View:
+        return self.anew()  # others are under way, or may be
+
+    def apply(self, change: Change, seq: int) -> None:
+        self._around.apply(change, seq)
 
 
 class Carried(NamedTuple):

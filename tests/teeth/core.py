@@ -17,8 +17,8 @@ PLANTED = [
     Plant(
         "a last checkpoint whose number was damaged to a negative one is forgotten",
         "src/holdfast/store/reading.py",
-        "def load(self, run_no: int, *, after: int = BEFORE_ALL)",
-        "def load(self, run_no: int, *, after: int = 0)",
+        "self, run_no: int, *, after: int = BEFORE_ALL, until",
+        "self, run_no: int, *, after: int = 0, until",
         [FLIPS + "test_what_nothing_but_a_look_at_the_whole_finds"],
     ),
     Plant(

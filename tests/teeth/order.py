@@ -59,7 +59,7 @@ PLANTED = [
     Plant(
         name="branches are numbered by bare creation order, not per qualname",
         file="src/holdfast/branches.py",
-        old="        k = self.children.get(qualname, 0)\n        self.children[qualname] = k + 1",
+        old="        k = self.children.get(name, 0)\n        self.children[name] = k + 1",
         new='        k = self.children.get("", 0)\n        self.children[""] = k + 1',
         tests=[_zoo("library_tasks")],
     ),
@@ -86,9 +86,9 @@ PLANTED = [
     ),
     Plant(
         name="now() of the body follows what happens inside of other calls",
-        file="src/holdfast/run.py",
-        old="            self._delivered_ms[scope] = ended",
-        new='            self._delivered_ms[""] = ended',
+        file="src/holdfast/logical_time.py",
+        old="            self._told_ms[scope] = ended",
+        new='            self._told_ms[""] = ended',
         tests=[f"{_ORDER}::test_time_in_the_body_does_not_follow_the_inside_of_other_calls"],
     ),
     Plant(

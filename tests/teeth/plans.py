@@ -70,8 +70,8 @@ PLANTED = [
     Plant(
         "a fork shares one row more than it says",
         "src/holdfast/store/queries.sql",
-        "WHERE run_no = :run_no AND seq > :after AND seq <= :until\n",
-        "WHERE run_no = :run_no AND seq > :after AND seq <= :until + 1\n",
+        "seq <= :until\nORDER BY seq LIMIT :limit",
+        "seq <= :until + 1\nORDER BY seq LIMIT :limit",
         [_SQLITE + "test_a_fork_has_the_rows_up_to_the_one_named"],
     ),
     Plant(

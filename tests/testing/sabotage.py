@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from holdfast import step, workflow
 from holdfast.store import Batch, Checkpoint, Committed, RunRow
@@ -52,10 +53,10 @@ def forgetful(folder: Path) -> SQLiteStore:
 class Amnesiac(SQLiteStore):
     """Gives a resuming run its first row only."""
 
-    def load(self, run_no: int, *, after: int = 0) -> list[Checkpoint]:
+    def load(self, run_no: int, **given: Any) -> list[Checkpoint]:
         if "HOLDFAST_ZYGOTE" in os.environ:
-            return super().load(run_no, after=after)[:1]
-        return super().load(run_no, after=after)
+            return super().load(run_no)[:1]
+        return super().load(run_no, **given)
 
 
 def amnesiac(folder: Path) -> SQLiteStore:

@@ -73,6 +73,17 @@ async def pay(cents: int) -> str:
     return str(cents)
 
 
+async def many(hf: Holdfast) -> None:
+    assert_type(await holdfast.map(check_credit, ["a"]), list[int])
+    assert_type(await holdfast.map(count, ["a"], key=str, concurrency=2), list[int])
+    assert_type(await holdfast.map(check_credit, ["a"], failures="collect"), list[int | holdfast.StepFailed])
+    async for item in holdfast.each([1], key=str):
+        assert_type(item, int)
+    for letter in holdfast.each("ab"):
+        assert_type(letter, str)
+    assert_type(hf.wait(holdfast.map(count, ["a"])), list[int])
+
+
 async def paying(hf: Holdfast) -> None:
     assert_type(await pay(1), str)
     assert_type(await hf.resolve("x", 3, result="T-1"), None)

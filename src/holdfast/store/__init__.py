@@ -8,6 +8,7 @@ from collections.abc import Callable
 from holdfast.store.dialogs import Dialog, DialogEvent, Extension, SharedKey, Snapshot, Verdict, owner_of
 from holdfast.store.postgres_url import psycopg_needed
 from holdfast.store.protocol import (
+    AFTER_ALL,
     BEFORE_ALL,
     FINISHED,
     NEVER_MS,
@@ -31,6 +32,7 @@ from holdfast.store.protocol import (
 from holdfast.store.urls import parse_url
 
 __all__ = [
+    "AFTER_ALL",
     "BEFORE_ALL",
     "FINISHED",
     "NEVER_MS",

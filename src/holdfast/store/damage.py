@@ -65,14 +65,14 @@ def flaw_of(row: Checkpoint) -> str | None:
 
 
 def damage_of(
-    run: RunRow, rows: Sequence[Checkpoint], claims: Sequence[Claim], repaired: Collection[int] = ()
+    run: RunRow, rows: Sequence[Checkpoint], claims: Sequence[Claim], repaired: Collection[int] = (), *, folded: int = 0
 ) -> Damage | None:
     """The first thing that is wrong with what a run is to be resumed from, None if nothing is. ``repaired``: the rows
-    that count no longer."""
+    that count no longer; ``folded``: so many were not read, since others stand for them."""
     for row in rows:
         if row.seq not in repaired and (flaw := flaw_of(row)) is not None:
             return Damage(f"{_named(row)}: {flaw}", row.seq, row.kind == "step" and _is_placed(row))
-    if gone := rows[-1].seq - len(rows) if rows else 0:
+    if gone := rows[-1].seq - len(rows) - folded if rows else 0:
         first = next(seq for seq, row in enumerate(rows, 1) if row.seq != seq)
         return Damage(f"{gone} checkpoint{'' if gone == 1 else 's'} missing among those recorded", first)
     rows = [row for row in rows if row.seq not in repaired]

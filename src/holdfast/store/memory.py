@@ -11,6 +11,7 @@ from holdfast.errors import CodecError
 from holdfast.store.memory_data import data_of
 from holdfast.store.memory_dialogs import MemoryDialogs
 from holdfast.store.protocol import (
+    AFTER_ALL,
     BEFORE_ALL,
     FINISHED,
     Batch,
@@ -153,10 +154,13 @@ class MemoryStore(MemoryDialogs):
         with self._data.lock:
             return {no: _add_up(self._data.checkpoints.get(no, {})) for no in run_nos}
 
-    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
+    def load(
+        self, run_no: int, *, after: int = BEFORE_ALL, until: int = AFTER_ALL, last: int | None = None
+    ) -> list[Checkpoint]:
         with self._data.lock:
             rows = self._data.checkpoints.get(run_no, {})
-            return [copy.copy(rows[seq]) for seq in sorted(rows) if seq > after]
+            seqs = [seq for seq in sorted(rows) if after < seq <= until]
+            return [copy.copy(rows[seq]) for seq in (seqs if last is None else seqs[max(0, len(seqs) - last) :])]
 
     def claims(self, run_no: int) -> list[Claim]:
         with self._data.lock:

@@ -24,6 +24,7 @@ _ENCODE = Encoder().encode
 _PLACE_BITS = 0x7FFF_FFFF  # with the 32 of the whole it is a number that every database takes
 FINISHED = frozenset({"done", "failed", "cancelled"})
 BEFORE_ALL = -(2**63)  # is less than any number, also one that was damaged
+AFTER_ALL = 2**63 - 1  # is more than any number that a row has
 NEVER_MS = 2**62  # the time of a run that waits for something else than a time
 
 
@@ -321,8 +322,11 @@ class Store(Dialogs, Protocol):
         """One entry for each number asked for."""
         ...
 
-    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
-        """The checkpoints with ``seq > after`` in order of ``seq``, unchecked: who uses one checks it."""
+    def load(
+        self, run_no: int, *, after: int = BEFORE_ALL, until: int = AFTER_ALL, last: int | None = None
+    ) -> list[Checkpoint]:
+        """The checkpoints with ``after < seq <= until`` (of them the ``last`` so many) in order of ``seq``, unchecked:
+        who uses one checks it."""
         ...
 
     def fork(self, run_no: int, at: int, new: RunRow) -> RunRow | None:

@@ -188,8 +188,13 @@ GROUP BY run_no
 
 -- name: load
 SELECT <checkpoint>
-FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after
+FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after AND seq <= :until
 ORDER BY seq
+
+-- name: load_last
+SELECT <checkpoint>
+FROM holdfast.checkpoint WHERE run_no = :run_no AND seq > :after AND seq <= :until
+ORDER BY seq DESC LIMIT :limit
 
 -- name: claims
 SELECT run_no, epoch, owner, claimed_ms, found, seen_ms, doing FROM holdfast.claim WHERE run_no = :run_no ORDER BY epoch

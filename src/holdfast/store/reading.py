@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from holdfast.store.dialogs import Dialog, DialogEvent, SharedKey, Snapshot, owner_of
 from holdfast.store.owners import run_row
-from holdfast.store.protocol import BEFORE_ALL, Checkpoint, Claim, News, RunRow, Signal, Spent, is_text
+from holdfast.store.protocol import AFTER_ALL, BEFORE_ALL, Checkpoint, Claim, News, RunRow, Signal, Spent, is_text
 
 _NEWEST = 2**63 - 1
 
@@ -56,11 +56,16 @@ class Reading(ABC):
             sums[no] = Spent(tokens=tokens, usd=usd, steps=steps, saves=saves, last_ms=int(last_ms))
         return sums
 
-    def load(self, run_no: int, *, after: int = BEFORE_ALL) -> list[Checkpoint]:
+    def load(
+        self, run_no: int, *, after: int = BEFORE_ALL, until: int = AFTER_ALL, last: int | None = None
+    ) -> list[Checkpoint]:
         # The columns come in the order of its fields. Each row is taken as it comes: thousands of tuples kept at once
         # would set off the garbage collector again and again.
-        given = {"run_no": run_no, "after": after}
-        return self._ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
+        given = {"run_no": run_no, "after": after, "until": until}
+        if last is None:
+            return self._ask("load", given, lambda rows: list(starmap(Checkpoint, rows)))
+        found = self._ask("load_last", {**given, "limit": last}, lambda rows: list(starmap(Checkpoint, rows)))
+        return found[::-1]
 
     def claims(self, run_no: int) -> list[Claim]:
         found = self._ask("claims", {"run_no": run_no})

@@ -128,7 +128,7 @@ class CrashingStore:
         if name == "commit":
             self._ledger.write_commit(cast("Batch", args[0]), cast("Committed", result))
         elif name == "load" and (epoch := self._claimed.pop(args[0], 0)):
-            self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=len(result))
+            self._ledger.write("loaded", run_no=args[0], epoch=epoch, seq=result[-1].seq if result else 0)
         elif name == "claim" and result is not None:
             self._claimed[result.no] = result.epoch
         elif name == "claim_due":

@@ -46,6 +46,17 @@ class Records:
         assert store.claims(row.no) == []
         assert append(store, checkpoint(row.no, 1)) == {row.no}, "nobody owns it, so nobody may write"
 
+    def test_a_part_of_the_checkpoints_comes_in_order(self, store: Store) -> None:
+        (run,) = create(store, "a")
+        assert append(store, *(checkpoint(run.no, seq) for seq in range(1, 7))) == set()
+
+        def loaded(**which: int) -> list[int]:
+            return [row.seq for row in store.load(run.no, **which)]
+
+        assert loaded(after=2, until=4) == [3, 4]
+        assert loaded(last=2) == [5, 6] and loaded(last=9) == [1, 2, 3, 4, 5, 6]
+        assert loaded(until=4, last=3) == [2, 3, 4] and loaded(after=3, until=4, last=3) == [4]
+
     def test_an_id_is_created_once(self, store: Store) -> None:
         (first,) = create(store, "a")
         again = store.commit(Batch(creates=[run_row("a", owner="other"), run_row("b")])).created
