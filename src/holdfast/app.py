@@ -245,7 +245,7 @@ class Holdfast(Home):
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
-        return checkpoints_of(await self._read(self._store.load, row.no))
+        return await self._read(lambda: checkpoints_of(self._store.load(row.no), self._blobs))
 
     def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,

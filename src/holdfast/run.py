@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from . import branches, clock, resting
+from .bringing import Bringing
 from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
@@ -74,6 +75,7 @@ class LiveRun:
         self._delivered_ms = {"": row.created_ms}  # by scope, when the last outcome delivered in it had ended
         self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
         self.delivery = Delivery(loop, self.patience.must_wait)
+        self.bringing = Bringing()
         self.stop: Stop | None = None
         self.finished = False
         self.tasks = 1  # live tasks of the run, the root (task or thread) among them

@@ -1,0 +1,60 @@
+"""Bugs planted in what keeps values beside their rows."""
+
+from __future__ import annotations
+
+from .plant import Plant
+
+APART = "tests/blobs/test_apart.py::"
+BLOBS = "src/holdfast/blobs.py"
+
+PLANTED = [
+    Plant(
+        "what is read of a blob is not compared with its hash",
+        BLOBS,
+        "        if digest.digest() != named.hash:\n",
+        "        if False:\n",
+        [APART + "test_a_lost_one_is_named_and_the_run_stays_resumable"],
+    ),
+    Plant(
+        "a blob that was damaged counts as kept",
+        BLOBS,
+        "self._store.renew_blob(found.hash) and self.flaw_of(found) is None",
+        "self._store.renew_blob(found.hash)",
+        [APART + "test_a_blob_is_not_trusted_to_say_how_much_memory_it_takes"],
+    ),
+    Plant(
+        "a blob says itself how much memory it takes",
+        BLOBS,
+        "        if zstandard.frame_content_size(data) != size_bytes:\n",
+        "        if False:\n",
+        [APART + "test_a_blob_is_not_trusted_to_say_how_much_memory_it_takes"],
+    ),
+    Plant(
+        "recalled values are all brought at once",
+        "src/holdfast/bringing.py",
+        "AHEAD_MAX = 8",
+        "AHEAD_MAX = 8_000",
+        [APART + "test_many_at_once_are_brought_in_their_order_and_few_at_a_time"],
+    ),
+    Plant(
+        "what is delivered next may have to wait for what is delivered later",
+        "src/holdfast/bringing.py",
+        " or self._waiting[0][0] < min(self._turns)):",
+        "):",
+        [APART + "test_what_is_delivered_next_may_always_be_brought"],
+    ),
+    Plant(
+        "what comes behind a value does not wait until that is brought",
+        "src/holdfast/apart.py",
+        "        run.delivery.hold(row.seq)  # what comes behind it waits\n",
+        "        pass\n",
+        [APART + "test_what_comes_behind_waits_for_a_slow_one"],
+    ),
+    Plant(
+        "a cancellation while a value is kept leaves its call without an outcome",
+        "src/holdfast/apart.py",
+        "            if run.is_leaving:\n                raise\n            interrupted = True\n    run.check()",
+        "            raise\n    run.check()",
+        [APART + "test_a_cancellation_while_it_is_kept_finds_the_outcome_recorded"],
+    ),
+]
