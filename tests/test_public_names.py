@@ -10,6 +10,7 @@ import holdfast
 
 PUBLIC = [
     "NOT_DONE",
+    "Blob",
     "Busy",
     "Call",
     "Cancelled",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from .blobs import APART_FROM_BYTES, Reference
+from .blobs import APART_FROM_BYTES, Reference, hashes_in
 from .bringing import LAST
 from .delivery import pass_on_cancellation
 from .errors import CodecError, HoldfastError, StoreError
@@ -45,7 +45,7 @@ async def set_apart_of(home: Home, row: Checkpoint) -> None:
 
 
 def name_apart(row: Checkpoint, named: Reference) -> None:
-    row.result, row.blobs = named.encode(), named.hash
+    row.result, row.blobs = named.encode(), hashes_in(named.encode(), row.result)
 
 
 @asynccontextmanager

@@ -215,7 +215,8 @@ class Holdfast(Home):
             raise NotFound(f"{self.url}: there is no run {id!r}")
         refuse_damaged(row)
         spent = await self._read(self._store.spent, [row.no])
-        return run_of(row, spent[row.no], known.result_types(row.workflow), lambda: outcome_of(self, id))
+        with self._blobs.nearest():
+            return run_of(row, spent[row.no], known.result_types(row.workflow), lambda: outcome_of(self, id))
 
     async def runs(
         self,
@@ -234,10 +235,11 @@ class Holdfast(Home):
             no = row.no
         rows = await self._read(lambda: self._store.runs(status=status, workflow=workflow, limit=limit, after=no))
         spent = await self._read(self._store.spent, [row.no for row in rows])
-        return [
-            run_of(row, spent[row.no], known.result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
-            for row in rows
-        ]
+        with self._blobs.nearest():
+            return [
+                run_of(row, spent[row.no], known.result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
+                for row in rows
+            ]
 
     async def history(self, id: str) -> list[Checkpoint]:
         """The run's checkpoints, oldest first; of a step marked ``once`` the intent only as long as it has no outcome.

@@ -8,13 +8,18 @@ Why zstandard, and at its fastest level: docs/design/blobs.md.
 
 from __future__ import annotations
 
+import re
+import weakref
 from _blake2 import blake2b  # hashlib would load OpenSSL, 2 ms of every cold start
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from io import BytesIO
+from typing import IO, Any, NamedTuple
 
 from msgspec.msgpack import Ext
 
-from .codec.format import ENCODE, RAW, REFERENCE
+from .codec.format import BLOB, ENCODE, RAW, REFERENCE
 from .errors import CodecError
 from .store import Store
 
@@ -47,11 +52,38 @@ def reference_in(data: bytes | None) -> Reference | None:
     return Reference(hash, size_bytes) if found.code == REFERENCE else None
 
 
+# An extension of either kind, from the byte of its kind on: a list of two, of which the first is the hash.
+_NAMED = re.compile(b"[%c%c]\\x92\\xc4\\x20(.{32})" % (BLOB, REFERENCE), re.DOTALL)
+_SIGN = b"\x92\xc4\x20"
+
+
+def hashes_in(*encoded: bytes | None, known: bytes | None = None) -> bytes | None:
+    """The hashes of the blobs that encoded values name, behind those ``known``, one behind the other; None if there are
+    none. Now and then there is one too many, which keeps a blob for nothing, and never one too few."""
+    if not any(data is not None and _SIGN in data for data in encoded):  # as good as always, and every step asks
+        return known
+    before = known or b""
+    hashes = [before[at : at + _HASH_BYTES] for at in range(0, len(before), _HASH_BYTES)]
+    for data in encoded:
+        hashes += _NAMED.findall(data or b"")
+    return b"".join(dict.fromkeys(hashes)) or None
+
+
 class Blobs:
     """The blobs of one store. Blocking, and for any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        _known.add(self)
+
+    @contextmanager
+    def nearest(self) -> Iterator[None]:
+        """What is restored inside is looked for here first."""
+        token = _nearest.set(self)
+        try:
+            yield
+        finally:
+            _nearest.reset(token)
 
     def uri(self, hash: bytes) -> str:
         """Names a blob to people."""
@@ -59,17 +91,29 @@ class Blobs:
 
     def keep(self, content: bytes) -> Reference:
         """Have it stored, if it is not already. Raises ``StoreError``."""
-        found = Reference(hash_of(content), len(content))
-        # What was damaged in the meantime is written again: that is how a repair mends it.
-        if not (self._store.renew_blob(found.hash) and self.flaw_of(found) is None):
-            self._write(found, content)
-        return found
+        return self.keep_stream(BytesIO(content))
 
-    def _write(self, named: Reference, content: bytes) -> None:
-        for n, at in enumerate(range(0, len(content), PART_BYTES)):
-            is_last = at + PART_BYTES >= len(content)
-            part = _compressed(memoryview(content)[at : at + PART_BYTES])
-            self._store.put_blob(named.hash, [part], first=n, size_bytes=named.size_bytes if is_last else None)
+    def keep_stream(self, stream: IO[bytes]) -> Reference:
+        """The same of what a stream holds; it is read twice. Raises ``ValueError`` if that gives different bytes."""
+        named = reference_of(stream)
+        # What was damaged in the meantime is written again: that is how a repair mends it.
+        if not (self._store.renew_blob(named.hash) and self.flaw_of(named) is None):
+            stream.seek(0)
+            self._write(named, parts_of(stream))
+        return named
+
+    def _write(self, named: Reference, parts: Iterable[bytes]) -> None:
+        digest, left = blake2b(digest_size=_HASH_BYTES), named.size_bytes
+        for n, part in enumerate(parts):
+            digest.update(part)
+            left -= len(part)
+            if left < 0 or (left == 0 and digest.digest() != named.hash):
+                break
+            self._store.put_blob(
+                named.hash, [_compressed(part)], first=n, size_bytes=None if left else named.size_bytes
+            )
+        if left or digest.digest() != named.hash:
+            raise ValueError("the file was changed while it was being read; make the Blob when nobody writes to it")
 
     def flaw_of(self, named: Reference) -> str | None:
         """Why its content cannot be had, None if it can. Raises ``StoreError``."""
@@ -83,6 +127,10 @@ class Blobs:
     def content(self, named: Reference) -> bytes:
         """Raises ``CodecError``, naming the uri, if it is missing or not what was stored; ``StoreError``."""
         return b"".join(self.parts(named))
+
+    def has(self, named: Reference) -> bool:
+        """Whether its beginning is here."""
+        return named.size_bytes == 0 or self._store.blob_part(named.hash, 0) is not None
 
     def parts(self, named: Reference) -> Iterator[bytes]:
         """Its content, part by part. Raises as ``content`` does, at the latest behind the last part."""
@@ -105,11 +153,45 @@ class Blobs:
         return CodecError(f"the blob {self.uri(named.hash)} ({named.size_bytes:,} bytes): {what}")
 
 
-def hash_of(content: bytes) -> bytes:
-    return blake2b(content, digest_size=_HASH_BYTES).digest()
+_known: weakref.WeakSet[Blobs] = weakref.WeakSet()
+_nearest: ContextVar[Blobs | None] = ContextVar("holdfast_blobs", default=None)
 
 
-def _compressed(part: memoryview) -> bytes:
+def nearest() -> Blobs | None:
+    return _nearest.get()
+
+
+def holder_of(named: Reference) -> Blobs:
+    """Who keeps it, of all that this process has open. Raises ``CodecError`` if nobody does."""
+    asked = list(_known)
+    found = next((blobs for blobs in asked if blobs.has(named)), None)
+    if found is None:
+        where = ", ".join(sorted({blobs.uri(named.hash) for blobs in asked})) or "no store is open"
+        raise CodecError(
+            f"the blob of {named.size_bytes:,} bytes is not to be found: {where}. Open the store it is in."
+        )
+    return found
+
+
+def reference_of(stream: IO[bytes]) -> Reference:
+    """What names the content of a stream, from its beginning."""
+    stream.seek(0)
+    digest, size_bytes = blake2b(digest_size=_HASH_BYTES), 0
+    for part in parts_of(stream):
+        digest.update(part)
+        size_bytes += len(part)
+    return Reference(digest.digest(), size_bytes)
+
+
+def parts_of(stream: IO[bytes]) -> Iterator[bytes]:
+    """Pieces of a part's size. A raw stream may give less at once than it was asked for."""
+    while part := stream.read(PART_BYTES):
+        while len(part) < PART_BYTES and (more := stream.read(PART_BYTES - len(part))):
+            part += more
+        yield part
+
+
+def _compressed(part: bytes) -> bytes:
     import zstandard  # imported by who has something to compress: it takes longer than a small run
 
     return zstandard.ZstdCompressor(level=_LEVEL).compress(part)

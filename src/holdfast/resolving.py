@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from . import clock, codec, lease
 from .admission import was_cancelled
 from .apart import set_apart_of
+from .blobs import hashes_in
 from .doubt import open_intents, told_by
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, NotFound
 from .expected import annotation_of, article, convert, describe, text_of
@@ -149,8 +150,8 @@ async def _settled(home: Holdfast, claimed: RunRow, intent: Checkpoint, seq: int
         duration_ms=0.0,
         result=result,
         delta=None,
-        blobs=None,
     )
+    row.blobs = hashes_in(result)
     await set_apart_of(home, row)
     row.checksum = row.compute_checksum()
     return row

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from . import branches, clock, resting
+from .blobs import hashes_in
 from .bringing import Bringing
 from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
@@ -373,6 +374,7 @@ class LiveRun:
     def _number(self, row: Checkpoint) -> None:
         self._seq += 1
         row.seq = self._seq
+        row.blobs = hashes_in(row.result, row.delta, known=row.blobs)
         row.checksum = row.compute_checksum()
 
     def note(self, row: Checkpoint, committed: Callable[[], None] = lambda: None, kept: int = 0) -> None:

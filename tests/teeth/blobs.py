@@ -57,4 +57,18 @@ PLANTED = [
         "            raise\n    run.check()",
         [APART + "test_a_cancellation_while_it_is_kept_finds_the_outcome_recorded"],
     ),
+    Plant(
+        "a row names only the blob that its result became",
+        "src/holdfast/apart.py",
+        "hashes_in(named.encode(), row.result)",
+        "named.hash",
+        ["tests/blobs/test_blob.py::test_a_big_result_of_blobs_names_them_all"],
+    ),
+    Plant(
+        "a file is replaced by what is damaged",
+        "src/holdfast/blob.py",
+        '            with os.fdopen(handle, "wb") as copied:\n',
+        '            os.close(handle)\n            with target.open("wb") as copied:\n',
+        ["tests/blobs/test_blob.py::test_what_is_damaged_is_not_given_out"],
+    ),
 ]

@@ -17,6 +17,7 @@ TUPLE, SET, FROZENSET, BIGINT, BYTEARRAY, COMPLEX = 1, 2, 3, 4, 5, 6
 DATE, TIME, DATETIME, TIMEDELTA, DECIMAL, UUID_, PATH, PAIRS, UNSET_ = 7, 8, 9, 10, 11, 12, 13, 14, 15
 ENUM, DATACLASS, NAMEDTUPLE, STRUCT, MODEL = 20, 21, 22, 23, 24
 SHORTENED = 30
+BLOB = 25
 REFERENCE = 31  # stands in a row for a value that is kept beside it: see ``holdfast.blobs``
 MAX_DEPTH = 100  # levels of nesting; each costs a few interpreter frames when read back
 PATHS = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
