@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from . import codec, known
 from .admission import refuse_id
 from .background import BackgroundLoop
+from .buckets import Bucket
 from .cancelling import cancel
 from .children import look_after
 from .circles import refuse_circle_from_here
@@ -39,17 +40,22 @@ T = TypeVar("T")
 DEFAULT_URL = "sqlite:///holdfast.db"
 
 
-def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
+def open(url: str | os.PathLike[str] | None = None, *, blobs: str | None = None, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
     ``url``: a path, ``sqlite:///…``, ``postgresql://…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
 
+    ``blobs``: the folder or bucket for values that are too big for a row: ``file:///…``, ``s3://bucket/prefix``,
+    ``gs://…`` or ``az://account/container/…``; None reads ``HOLDFAST_BLOBS``, else they are inside the database.
+
     ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
     third of them; where another machine has to take over, it waits so long.
     """
     term = Lease(lease)
-    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
+    store = open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL)
+    place = blobs if blobs is not None else os.environ.get("HOLDFAST_BLOBS")
+    return Holdfast(store, term, Bucket(store, place) if place else None)
 
 
 class Holdfast(Home):

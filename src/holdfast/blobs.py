@@ -25,7 +25,7 @@ from .store import Store
 
 APART_FROM_BYTES = 64 * 1024  # longer values leave the row
 PART_BYTES = 1024 * 1024  # of content, in a part: what is held in memory at once of a blob that is not wanted whole
-_HASH_BYTES = 32
+HASH_BYTES = 32
 _REFERENCE_MAX_BYTES = 64
 _LEVEL = 1
 
@@ -63,14 +63,14 @@ def hashes_in(*encoded: bytes | None, known: bytes | None = None) -> bytes | Non
     if not any(data is not None and _SIGN in data for data in encoded):  # as good as always, and every step asks
         return known
     before = known or b""
-    hashes = [before[at : at + _HASH_BYTES] for at in range(0, len(before), _HASH_BYTES)]
+    hashes = [before[at : at + HASH_BYTES] for at in range(0, len(before), HASH_BYTES)]
     for data in encoded:
         hashes += _NAMED.findall(data or b"")
     return b"".join(dict.fromkeys(hashes)) or None
 
 
 class Blobs:
-    """The blobs of one store. Blocking, and for any thread."""
+    """The blobs of one store, inside the database. Blocking, and for any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -103,15 +103,13 @@ class Blobs:
         return named
 
     def _write(self, named: Reference, parts: Iterable[bytes]) -> None:
-        digest, left = blake2b(digest_size=_HASH_BYTES), named.size_bytes
+        digest, left = blake2b(digest_size=HASH_BYTES), named.size_bytes
         for n, part in enumerate(parts):
             digest.update(part)
             left -= len(part)
             if left < 0 or (left == 0 and digest.digest() != named.hash):
                 break
-            self._store.put_blob(
-                named.hash, [_compressed(part)], first=n, size_bytes=None if left else named.size_bytes
-            )
+            self._store.put_blob(named.hash, [compressed(part)], first=n, size_bytes=None if left else named.size_bytes)
         if left or digest.digest() != named.hash:
             raise ValueError("the file was changed while it was being read; make the Blob when nobody writes to it")
 
@@ -134,20 +132,26 @@ class Blobs:
 
     def parts(self, named: Reference) -> Iterator[bytes]:
         """Its content, part by part. Raises as ``content`` does, at the latest behind the last part."""
-        digest = blake2b(digest_size=_HASH_BYTES)
+        digest = blake2b(digest_size=HASH_BYTES)
         left = named.size_bytes
         for n in range(-(-named.size_bytes // PART_BYTES)):
             data = self._store.blob_part(named.hash, n)
             if data is None:
-                raise self._lost(named, "it is not there" if n == 0 else "a part of it is missing")
-            part = _decompressed(data, min(left, PART_BYTES))
+                raise self._missing(named) if n == 0 else self._lost(named, "a part of it is missing")
+            part = decompressed(data, min(left, PART_BYTES))
             if part is None:
-                raise self._lost(named, "it was changed or damaged since it was written")
+                raise self._damaged(named)
             digest.update(part)
             left -= len(part)
             yield part
         if digest.digest() != named.hash:
-            raise self._lost(named, "it was changed or damaged since it was written")
+            raise self._damaged(named)
+
+    def _missing(self, named: Reference) -> CodecError:
+        return self._lost(named, "it is not there")
+
+    def _damaged(self, named: Reference) -> CodecError:
+        return self._lost(named, "it was changed or damaged since it was written")
 
     def _lost(self, named: Reference, what: str) -> CodecError:
         return CodecError(f"the blob {self.uri(named.hash)} ({named.size_bytes:,} bytes): {what}")
@@ -173,10 +177,14 @@ def holder_of(named: Reference) -> Blobs:
     return found
 
 
+def hash_of(content: bytes) -> bytes:
+    return blake2b(content, digest_size=HASH_BYTES).digest()
+
+
 def reference_of(stream: IO[bytes]) -> Reference:
     """What names the content of a stream, from its beginning."""
     stream.seek(0)
-    digest, size_bytes = blake2b(digest_size=_HASH_BYTES), 0
+    digest, size_bytes = blake2b(digest_size=HASH_BYTES), 0
     for part in parts_of(stream):
         digest.update(part)
         size_bytes += len(part)
@@ -191,13 +199,13 @@ def parts_of(stream: IO[bytes]) -> Iterator[bytes]:
         yield part
 
 
-def _compressed(part: bytes) -> bytes:
+def compressed(part: bytes) -> bytes:
     import zstandard  # imported by who has something to compress: it takes longer than a small run
 
     return zstandard.ZstdCompressor(level=_LEVEL).compress(part)
 
 
-def _decompressed(data: bytes, size_bytes: int) -> bytes | None:
+def decompressed(data: bytes, size_bytes: int) -> bytes | None:
     """None if that is not what ``data`` holds. It is not trusted to say how much memory it takes."""
     import zstandard
 

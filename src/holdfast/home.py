@@ -43,9 +43,9 @@ class Held(Protocol):
 class Home:
     """The half of a ``Holdfast`` that its runs, sessions and watchers use."""
 
-    def __init__(self, store: Store, lease: Lease | None = None) -> None:
+    def __init__(self, store: Store, lease: Lease | None = None, blobs: Blobs | None = None) -> None:
         self._store = store
-        self._blobs = Blobs(store)
+        self._blobs = blobs or Blobs(store)
         self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None

@@ -26,7 +26,7 @@ _ENDED = FINISHED | {"parked", "in_doubt"}
 
 async def watch(home: Holdfast, id: str, after: int) -> AsyncGenerator[Event, None]:
     """``Holdfast.watch``."""
-    watcher = Watcher(home._store, id, after)
+    watcher = Watcher(home._store, id, after, home._blobs)
     pulse = home._pulses.setdefault(asyncio.get_running_loop(), Pulse(home))
     while True:
         for event in await home._read(watcher.look):
@@ -62,9 +62,9 @@ class Pulse:
 class Watcher:
     """How far one watcher has come in a run."""
 
-    def __init__(self, store: Store, id: str, after: int) -> None:
+    def __init__(self, store: Store, id: str, after: int, blobs: Blobs | None = None) -> None:
         self._store = store
-        self._blobs = Blobs(store)
+        self._blobs = blobs or Blobs(store)
         self._id = id
         self.stamp: object = None  # of the store, when it was looked at last
         self._from = after
