@@ -167,6 +167,11 @@ def current_frame() -> Frame | None:
                 f"run {lost.run.id!r}: a callback of the event loop runs in no task, so what it calls has no place in "
                 "the record. Let a task await what the callback was to react to, and call it there."
             )
+        if id(lost.run) not in live_runs:
+            raise NotInRun(
+                f"run {lost.run.id!r} has ended, and what this task ({task.get_name()}) calls can no longer be "
+                "recorded in it. Await in the workflow what belongs to the run, before it returns."
+            )
         raise NotInRun(
             f"run {lost.run.id!r}: this task ({task.get_name()}) was made behind holdfast's back (a task factory set "
             "later, an eager task, or a loop of its own), so its calls have no place in the record. Create the task "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -210,14 +210,7 @@ class Unwritten:
             self._refuse(f"create {', '.join(repr(row.id) for row in batch.creates)}" if batch.creates else "write")
         return Committed()  # what was submitted before is found again
 
-    def renew(
-        self,
-        owner: str,
-        *,
-        ttl_ms: int,
-        doing: Mapping[int, bytes] = {},
-        waiting: Mapping[int, bytes | None] = {},
-    ) -> set[int]:
+    def renew(self, *args: Any, **options: Any) -> set[int]:
         return set()  # it owns nothing
 
     def claim(self, *args: Any, **options: Any) -> Any:

@@ -89,8 +89,8 @@ def custom() -> BaseAgent:
     return SequentialAgent(name="outer", sub_agents=[Four(name="four"), agent("last", [call("fetch")])])
 
 
-def progress() -> Workflow:
-    @node
+def progress(rerun_on_resume: bool = False) -> Workflow:
+    @node(rerun_on_resume=rerun_on_resume)
     async def worker(node_input: Any) -> AsyncGenerator[Event, None]:
         yield Event(state={"progress": 1})
         await recorded("node worker")
@@ -105,18 +105,7 @@ def progress() -> Workflow:
 
 
 def progress_rerun() -> Workflow:
-    @node(rerun_on_resume=True)
-    async def worker(node_input: Any) -> AsyncGenerator[Event, None]:
-        yield Event(state={"progress": 1})
-        await recorded("node worker")
-        yield Event(output="worked")
-
-    @node
-    async def final(node_input: Any) -> str:
-        await recorded(f"node final with {node_input}")
-        return f"final of {node_input}"
-
-    return Workflow(name="graph", edges=[(START, worker, final)])
+    return progress(rerun_on_resume=True)
 
 
 def nothing() -> Workflow:

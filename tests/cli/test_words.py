@@ -8,6 +8,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from msgspec.structs import replace
 from terminal import Done, Terminal
 
 from holdfast.cli.printing import escaped, lines
@@ -295,6 +296,27 @@ def test_a_lapsed_lease_of_another_machine_is_stalled(odd: Terminal) -> None:
         ("b", "running", "elsewhere pid 7"),
         ("a", "stalled", "elsewhere pid 7 (stalled)"),
     ]
+    for status, expected in (("running", ["b"]), ("stalled", ["a"]), ("interrupted", []), ("waiting", [])):
+        listed = odd.type("list", "--status", status, *STORE, "--json").object["runs"]
+        assert [run["id"] for run in listed] == expected, status
+
+
+def test_a_status_is_looked_for_as_it_is_shown(odd: Terminal) -> None:
+    """Newest first, whatever was stored, and page after page."""
+    from holdfast.store import Batch, open_store
+    from holdfast.testing.store_suite import run_row
+
+    store, lapsed = open_store(odd.folder / "odd.db"), "elsewhere/x/y|7|1.0|z"
+    for n in range(12):
+        row = run_row(f"r{n}", owner=lapsed, ttl_ms=3_600_000 if n % 3 == 0 else -1)
+        store.commit(Batch(creates=[replace(row, status="waiting" if n % 2 else "running")]))
+    store.close()
+    found = odd.type("list", "--status", "stalled", "--limit", "5", *STORE, "--json").object
+    assert ([run["id"] for run in found["runs"]], found["more"]) == (["r11", "r10", "r8", "r7", "r5"], True)
+    assert [run["status"] for run in found["runs"][:2]] == ["waiting", "running"]
+    found = odd.type("list", "--status", "waiting", *STORE, "--json").object
+    assert [run["id"] for run in found["runs"]] == ["r9", "r3"]
+    assert odd.type("list", "--status", "vanished", *STORE).code == 2
 
 
 # What root may not do either, so that a folder is as read-only to it as to anybody else.

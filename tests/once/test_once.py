@@ -6,15 +6,15 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from once_scenes import ended, in_memory
 from tests.worker.inside import serving
 
 import holdfast
-from holdfast import NOT_DONE, CodecError, Diverged, HoldfastError, InDoubt, NotInRun, StepFailed, step, workflow
+from holdfast import NOT_DONE, CodecError, Diverged, InDoubt, NotInRun, StepFailed, step, workflow
 from holdfast.store import Batch, open_store
 
 effects: list[str] = []  # what happened outside, in order
@@ -73,21 +73,6 @@ async def pay_verified(what: str) -> str:
     done = act(what)
     await asyncio.sleep(plan.get("pause", 0))
     return done
-
-
-async def ended(program: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await program
-    except HoldfastError as error:
-        return error
-
-
-def in_memory(scene: Callable[[holdfast.Holdfast], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        async with holdfast.open("memory://") as hf:
-            await scene(hf)
-
-    asyncio.run(main())
 
 
 @workflow(version="1")

@@ -251,6 +251,28 @@ def test_a_task_made_behind_the_factorys_back_raises(loop: str) -> None:
 
 
 @LOOPS
+def test_a_task_made_after_the_end_of_its_run_is_told_so(loop: str) -> None:
+    """As a library does that keeps the context in which it was called."""
+    contexts: list[contextvars.Context] = []
+
+    async def late() -> str:
+        return await a(1)
+
+    @workflow(version="1")
+    async def ends() -> str:
+        contexts.append(contextvars.copy_context())
+        return "ended"
+
+    async def main() -> None:
+        async with holdfast.open("memory://") as hf:
+            assert await hf.run(ends(), id="over") == "ended"
+            await contexts[0].run(asyncio.create_task, late())
+
+    with pytest.raises(holdfast.NotInRun, match=r"run 'over' has ended, and what this task .* can no longer"):
+        on_loop(loop, main())
+
+
+@LOOPS
 @pytest.mark.parametrize("what", ["a step", "the state", "a random number"])
 def test_a_callback_of_the_loop_raises(loop: str, what: str) -> None:
     """It runs in no task. A step called there was executed on every resume and recorded in none."""

@@ -7,6 +7,7 @@ from .plant import Plant
 ONCE = "tests/once/test_once.py::"
 RESOLVE = "tests/once/test_resolve.py::"
 ANEW = "tests/once/test_anew.py::"
+DOUBTS = "tests/once/test_doubts.py::"
 MATRIX = "tests/once/test_kill_matrix.py::test_never_more_than_promised[sqlite]"
 
 PLANTED = [
@@ -190,35 +191,35 @@ PLANTED = [
         "src/holdfast/doubt.py",
         "        if error is None or isinstance(error, Exception):\n",
         "        if error is None:\n",
-        [ANEW + "test_a_program_that_fails_before_it_asks_again"],
+        [DOUBTS + "test_a_program_that_fails_before_it_asks_again"],
     ),
     Plant(
         "what waited for a doubt begins behind it",
         "src/holdfast/once.py",
         "        if run.irreversible.holds(call.frame):",
         "        if False:",
-        [ANEW + "test_nothing_begins_that_has_waited_for_a_doubt"],
+        [DOUBTS + "test_nothing_begins_that_has_waited_for_a_doubt"],
     ),
     Plant(
         "a sys.exit in verify= is gone past",
         "src/holdfast/once.py",
         "                self._not_gone_past(ending)\n",
         "",
-        [ANEW + "test_what_ends_without_an_outcome_is_not_gone_past[verify]"],
+        [DOUBTS + "test_what_ends_without_an_outcome_is_not_gone_past[verify]"],
     ),
     Plant(
         "a result that cannot be stored counts as declared",
         "src/holdfast/once.py",
         "    return is_late(error) or isinstance(error, CodecError)\n",
         "    return is_late(error)\n",
-        [ANEW + "test_whatever_is_declared_a_result_that_cannot_be_stored_is_a_doubt"],
+        [DOUBTS + "test_whatever_is_declared_a_result_that_cannot_be_stored_is_a_doubt"],
     ),
     Plant(
         "whatever verify= returns is a result",
         "src/holdfast/once.py",
         "            self._refuse_slip(answer)\n",
         "            pass\n",
-        [ANEW + "test_a_verify_that_forgets_its_return"],
+        [DOUBTS + "test_a_verify_that_forgets_its_return"],
     ),
     Plant(
         "what a person said is taken for lost, as the run is taken on",
@@ -233,7 +234,7 @@ PLANTED = [
         "        stopped = loop.create_future()",
         "        import concurrent.futures\n\n"
         "        stopped: Any = asyncio.wrap_future(concurrent.futures.Future(), loop=loop)",
-        [ANEW + "test_what_a_doubt_holds_is_waited_for_by_nobody"],
+        [DOUBTS + "test_what_a_doubt_holds_is_waited_for_by_nobody"],
     ),
     Plant(
         "a call that is executed again stands for what it does not ask for",
@@ -247,14 +248,14 @@ PLANTED = [
         "src/holdfast/attempts.py",
         "    is_once = definition.once or run.records.is_irreversible(definition.name)\n",
         "    is_once = definition.once\n",
-        [ANEW + "test_a_step_that_is_not_executed_once_any_more_in_another_branch"],
+        [DOUBTS + "test_a_step_that_is_not_executed_once_any_more_in_another_branch"],
     ),
     Plant(
         "a failure before a doubt is forgotten",
         "src/holdfast/doubt.py",
         "                    run.ignored.update(",
         "                    (",
-        [ANEW + "test_a_failure_before_a_doubt_is_tried_anew_as_soon_as_that_is_settled"],
+        [DOUBTS + "test_a_failure_before_a_doubt_is_tried_anew_as_soon_as_that_is_settled"],
     ),
     Plant(
         "whatever stands at its place closes an intent",
@@ -276,5 +277,19 @@ PLANTED = [
         "        if (row.name, row.fingerprint) == (asked.name, asked.fingerprint):\n            return True",
         "        if False:\n            return True",
         [ANEW + "test_the_very_same_elsewhere_than_on_the_way_that_failed"],
+    ),
+    Plant(
+        "a finished call stands for what a person said of a doubt inside it",
+        "src/holdfast/recall.py",
+        " if call is not None and call.seq > row.seq]",
+        " if call is not None]",
+        [ANEW + "test_outside_of_a_call_in_which_a_person_settled_it_later"],
+    ),
+    Plant(
+        "what this process recorded inside a call that is attempted anew is asked for twice",
+        "src/holdfast/recall.py",
+        "recorded = [row, *(call for call in around if call.seq <= self._recorded_until)]",
+        "recorded = [each for each in (row, *around) if each.seq <= self._recorded_until]",
+        [ANEW + "test_in_a_call_that_the_process_finished_before_what_is_around_it_was_attempted_anew"],
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ async def second() -> list[object]:
     return [*found, await fetch(3), sorted(holdfast.state["seen"])]
 
 
-async def program(hf: Holdfast) -> list[object]:
+async def deployed(hf: Holdfast, old: Callable[[], Any], new: Callable[[], Any]) -> list[object]:
     """As one who deploys a new version after the old one failed; asked again, it does not go back."""
     try:
         run = await hf.get(ID)
@@ -60,10 +61,15 @@ async def program(hf: Holdfast) -> list[object]:
         run = None
     if run is None or (run.version == "1" and run.status != "failed"):
         try:
-            await hf.run(first(), id=ID)
+            await hf.run(old(), id=ID)
         except StepFailed:
             pass
-    return await hf.run(second(), id=ID)
+    ended: list[object] = await hf.run(new(), id=ID)
+    return ended
+
+
+async def program(hf: Holdfast) -> list[object]:
+    return await deployed(hf, first, second)
 
 
 # -- with a step that is executed once -----------------------------------------------------------------------
@@ -107,13 +113,4 @@ async def paying_program(hf: Holdfast) -> list[object]:
     global FOLDER
     store: Any = hf._store
     FOLDER = Path(store.path).parent
-    try:
-        run = await hf.get(ID)
-    except holdfast.NotFound:
-        run = None
-    if run is None or (run.version == "1" and run.status != "failed"):
-        try:
-            await hf.run(paying_first(), id=ID)
-        except StepFailed:
-            pass
-    return await hf.run(paying_second(), id=ID)
+    return await deployed(hf, paying_first, paying_second)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -18,10 +21,21 @@ from holdfast.cli.timeline import process_of
 from holdfast.cli.waiting import plain
 from holdfast.expected import text_of
 from holdfast.records import count, damage, ms_of, times_resumed, waits_of
-from holdfast.store import NEVER_MS, RunRow, Spent
+from holdfast.store import NEVER_MS, RunRow, Spent, Store
 from holdfast.store.damage import flaw_of_run, legible
 
-STATUSES = ("queued", "running", "waiting", "done", "failed", "cancelled", "in_doubt", "parked")
+_UNFINISHED = ("running", "waiting")
+# Which of the stored statuses may turn out to be in which condition; the others are what they say.
+_STORED = {
+    "running": ("running",),
+    "waiting": ("waiting",),
+    "interrupted": _UNFINISHED,
+    "stalled": _UNFINISHED,
+    "open": _UNFINISHED,
+    "closed": _UNFINISHED,
+}
+STATUSES = ("queued", *_STORED, "done", "failed", "cancelled", "in_doubt", "parked")
+_PAGE = 500  # rows
 STYLES = {
     "done": "green",
     "failed": "red",
@@ -57,7 +71,7 @@ def condition_of(row: RunRow, now_ms: int) -> str:
     """
     if flaw_of_run(row) is not None:
         return "damaged"
-    if row.status not in ("running", "waiting"):
+    if row.status not in _UNFINISHED:
         return row.status
     if row.owner is None:
         return "interrupted" if row.status == "running" else "waiting" if row.workflow else "closed"
@@ -69,7 +83,7 @@ def condition_of(row: RunRow, now_ms: int) -> str:
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only those.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those, as the list shows them.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this one.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @click.option("--waiting", is_flag=True, help="Only those that wait, and what each waits for: who is asked what.")
@@ -85,17 +99,16 @@ def list_command(
         if status is not None or waiting:
             raise Problem("--stranded looks at all unfinished runs; leave out --status and --waiting.")
         return _list_stranded(workflow, limit, store, as_json=as_json)
-    if waiting:
-        if status not in (None, "waiting"):
-            raise Problem(f"--waiting lists the runs that wait, and --status {status} others.")
-        status = "waiting"
+    if waiting and status not in (None, "waiting"):
+        raise Problem(f"--waiting lists the runs that wait, and --status {status} others.")
     with opened(store) as hf:
-        rows = hf._store.runs(status=status, workflow=workflow, limit=limit + 1, after=None)
+        now_ms, url = hf._store.now_ms(), hf.url
+        found = _in_condition(hf._store, status, workflow, now_ms)
         if waiting:
-            rows = [row for row in rows if row.workflow]  # a closed session waits for nobody
+            found = (row for row in _paged(hf._store, "waiting", workflow) if row.workflow)  # no closed session
+        rows = list(itertools.islice(found, limit + 1))
         more, rows = len(rows) > limit, rows[:limit]
         spent = hf._store.spent([row.no for row in rows])
-        now_ms, url = hf._store.now_ms(), hf.url
     shown = [entry_of(row, spent[row.no], now_ms) for row in rows]
     rows = [legible(row) for row in rows]
     if as_json:
@@ -107,8 +120,13 @@ def list_command(
         return DONE
     if waiting:
         _print_waiting(rows, now_ms)
-        _print_more(more, limit)
-        return DONE
+    else:
+        _print_table(rows, shown, now_ms)
+    _print_more(more, limit)
+    return DONE
+
+
+def _print_table(rows: list[RunRow], shown: list[dict[str, Any]], now_ms: int) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("id", "workflow", "status", "steps", "resumed", "owner", "updated"):
         table.add_column(name, justify="right" if name == "steps" else "left", overflow="fold")
@@ -127,8 +145,22 @@ def list_command(
         if entry["damaged"]:
             what = f"{escaped(entry['id'])}: {damage(entry['damaged'])} `holdfast show ID --raw` shows its bytes."
             console().print(Text(what, "red"))
-    _print_more(more, limit)
-    return DONE
+
+
+def _in_condition(store: Store, status: str | None, workflow: str | None, now_ms: int) -> Iterator[RunRow]:
+    """The newest first. Which were running when their owner died are "interrupted" ones, not "running"."""
+    if status not in _STORED:
+        return _paged(store, status, workflow)
+    pages = (_paged(store, stored, workflow) for stored in _STORED[status])
+    found = heapq.merge(*pages, key=lambda row: -row.no)
+    return (row for row in found if condition_of(row, now_ms) == status)
+
+
+def _paged(store: Store, status: str | None, workflow: str | None) -> Iterator[RunRow]:
+    after = None
+    while rows := store.runs(status=status, workflow=workflow, limit=_PAGE, after=after):
+        yield from rows
+        after = rows[-1].no
 
 
 def _list_stranded(workflow: str | None, limit: int, store: str | None, *, as_json: bool) -> int:
