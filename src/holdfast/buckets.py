@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 SCHEMES = ("file", "s3", "gs", "az")
-_UPLOADED_BYTES = 8 * PART_BYTES  # at once, of a file in several pieces
-_UPLOADS = 3  # of these at a time
+_UPLOADED_BYTES = 5 * PART_BYTES  # at once, of a file in several pieces: the least that S3 takes
+_UPLOADS = 2  # of these at a time
 
 
 class Bucket(Blobs):
