@@ -26,7 +26,8 @@ from holdfast import CodecError, Holdfast, StoreError, step, workflow
 from holdfast.blobs import APART_FROM_BYTES, PART_BYTES, Blobs, reference_in
 from holdfast.bringing import LAST, Bringing
 from holdfast.cli import _main
-from holdfast.store import Checkpoint
+from holdfast.planning import plan_run, unwritten
+from holdfast.store import Checkpoint, open_store
 from holdfast.store.memory import MemoryStore
 from holdfast.testing import crash_sweep
 
@@ -440,3 +441,86 @@ def test_a_hash_is_that_of_the_content() -> None:
     store = MemoryStore()
     named = Blobs(store).keep(b"y" * BIG)
     assert named == (blake2b(b"y" * BIG, digest_size=32).digest(), BIG) and store.renew_blob(named.hash)
+
+
+# -- wherever a result is recorded -----------------------------------------------------------------------------
+
+
+@step(once=True)
+async def pay(n: int) -> bytes:
+    executed.append(f"pay {n}")
+    return bytes([n]) * BIG
+
+
+@step
+async def outer(n: int) -> int:
+    return len(await read(n)) + len(await read(n + 100))
+
+
+@step
+def plain(n: int) -> bytes:
+    executed.append(f"plain {n}")
+    return bytes([n]) * BIG
+
+
+@workflow(version="1")
+async def every(fails: bool) -> list[int]:
+    found = list(map(len, await asyncio.gather(*(read(n) for n in range(12)))))
+    found.append(len(await pay(1)))
+    found.append(await outer(50))
+    found.append(len(await asyncio.to_thread(plain, 3)))
+    await last()
+    return found
+
+
+EXPECTED = [*[BIG] * 13, 2 * BIG, BIG]
+
+
+def test_every_kind_of_step(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    for _ in range(2):
+        with contextlib.suppress(Crash):
+            assert in_store(path, lambda hf: hf.run(every(False), id="a")) == EXPECTED
+    assert len(executed) == len(set(executed)) + 1, "nothing but the last step was executed twice"
+    assert all(len(row.result or b"") < 100 for row in rows_of(path, "a"))
+
+
+def test_a_new_version_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.suppress(Crash):
+        in_store(path, lambda hf: hf.run(every(False), id="a"))
+
+    @workflow(name=every.__qualname__, version="2")
+    async def newer(fails: bool) -> list[int]:
+        found = list(map(len, await asyncio.gather(*(read(n) for n in range(12)))))
+        found.append(len(await pay(1)))
+        found.append(await outer(50))
+        found.append(len(await asyncio.to_thread(plain, 3)))
+        await last()
+        return found
+
+    assert in_store(path, lambda hf: hf.run(newer(False), id="a")) == EXPECTED
+    assert len(executed) == len(set(executed)) + 1
+    rows = rows_of(path, "a")
+    kept = {row.blobs for row in rows if row.name == "read" and not row.scope}
+    assert None not in kept and all(len(row.result or b"") < 200 for row in rows)
+
+
+def test_on_postgresql(postgres_url: str) -> None:
+    for _ in range(2):
+        with contextlib.suppress(Crash):
+            assert in_store(postgres_url, lambda hf: hf.run(every(False), id="a")) == EXPECTED
+    assert len(executed) == len(set(executed)) + 1
+
+
+def test_a_plan_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.suppress(Crash):
+        in_store(path, lambda hf: hf.run(every(False), id="a"))
+    before, store = list(executed), open_store(path)
+    row = store.get("a")
+    assert row is not None
+    home = Holdfast(unwritten(store))
+    plan = plan_run(home, row, every.bind(False), timeout_s=60)
+    assert [each.name for each in plan.would] == ["last"] and executed == before
+    home.close()
