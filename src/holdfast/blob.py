@@ -38,7 +38,8 @@ class Blob:
     def of(cls, content: Source) -> Blob:
         """The content of a file (by its path), of bytes, or of a binary stream from where it stands to its end. It is
         stored before this returns; the same content only once. Outside of a run nothing is stored, and the file must
-        stay. Raises ``OSError``, ``StoreError``, and ``ValueError`` for a file that changes while it is read."""
+        stay. Raises ``OSError``, ``StoreError``, and ``ValueError`` for a file that changes while it is read, or is
+        bigger than 48 GiB."""
         frame = current_frame()
         blobs = None if frame is None else frame.run.home._blobs
         if not isinstance(content, (str, os.PathLike, bytes)):

@@ -8,6 +8,7 @@ Why zstandard, and at its fastest level: docs/design/blobs.md.
 
 from __future__ import annotations
 
+import logging
 import re
 import weakref
 from _blake2 import blake2b  # hashlib would load OpenSSL, 2 ms of every cold start
@@ -25,9 +26,12 @@ from .store import Store
 
 APART_FROM_BYTES = 64 * 1024  # longer values leave the row
 PART_BYTES = 1024 * 1024  # of content, in a part: what is held in memory at once of a blob that is not wanted whole
+BLOB_MAX_BYTES = 48 * 1024**3  # in the ten thousand pieces that S3 takes, of five megabytes
 HASH_BYTES = 32
 _REFERENCE_MAX_BYTES = 64
 _LEVEL = 1
+
+_log = logging.getLogger("holdfast")
 
 
 class Reference(NamedTuple):
@@ -188,6 +192,12 @@ def reference_of(stream: IO[bytes]) -> Reference:
     for part in parts_of(stream):
         digest.update(part)
         size_bytes += len(part)
+    if size_bytes > BLOB_MAX_BYTES:
+        raise ValueError(
+            f"a Blob has at most {BLOB_MAX_BYTES:,} bytes, and this one has {size_bytes:,}: split the file"
+        )
+    if size_bytes > BLOB_MAX_BYTES // 2:
+        _log.warning("a Blob of %s bytes; at most %s are kept: split such files", size_bytes, BLOB_MAX_BYTES)
     return Reference(digest.digest(), size_bytes)
 
 

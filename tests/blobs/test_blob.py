@@ -256,6 +256,35 @@ def test_it_is_read_from_the_store_it_came_from() -> None:
         Blob(Blob.of(b"nowhere")._named).read()
 
 
+def test_what_is_too_big(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("holdfast.executing.RESULT_MAX_BYTES", 1000)
+    monkeypatch.setattr("holdfast.blobs.BLOB_MAX_BYTES", 1000)
+
+    @step
+    async def make(size: int) -> str:
+        return "x" * size
+
+    @step
+    async def keep(size: int) -> Blob:
+        return Blob.of(b"x" * size)
+
+    @workflow(version="1")
+    async def job(size: int) -> int:
+        return len(await make(size)) + (await keep(size)).size_bytes
+
+    hf = Holdfast(MemoryStore())
+    assert in_store(hf, lambda hf: hf.run(job(400), id="small")) == 800 and "at most" not in caplog.text
+    hf = Holdfast(MemoryStore())
+    assert in_store(hf, lambda hf: hf.run(job(600), id="half")) == 1200
+    told = [record.getMessage() for record in caplog.records if "at most 1000" in record.getMessage()]
+    assert len(told) == 2 and "holdfast.Blob" in told[0] and "split" in told[1]
+    hf = Holdfast(MemoryStore())
+    with pytest.raises(CodecError, match=r"make' has 1,2\d\d bytes, and at most 1,000 .* holdfast.Blob"):
+        in_store(hf, lambda hf: hf.run(job(1200), id="big"))
+    with pytest.raises(ValueError, match="at most 1,000 bytes, and this one has 1,200: split"):
+        Blob.of(b"x" * 1200)
+
+
 def test_memory_does_not_grow_with_it(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import asyncio, resource, sys
