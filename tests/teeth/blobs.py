@@ -71,4 +71,25 @@ PLANTED = [
         '            os.close(handle)\n            with target.open("wb") as copied:\n',
         ["tests/blobs/test_blob.py::test_what_is_damaged_is_not_given_out"],
     ),
+    Plant(
+        "a trouble with the store while a value is kept is the step's own failure",
+        "src/holdfast/apart.py",
+        "        raise run.poison(error) from None\n\n\ndef _moved",
+        "        raise RuntimeError(str(error)) from None\n\n\ndef _moved",
+        [APART + "test_one_that_cannot_be_kept_stops_the_run_and_is_no_failure_of_the_step"],
+    ),
+    Plant(
+        "what was kept before there was a bucket is lost",
+        "src/holdfast/buckets.py",
+        "            return self._from_database(named)\n",
+        "            raise self._missing(named) from None\n",
+        ["tests/blobs/test_buckets.py::test_what_was_in_the_database_before_is_found[file]"],
+    ),
+    Plant(
+        "what a bucket gives is not compared with its hash",
+        "src/holdfast/buckets.py",
+        "            yield bytes(piece)\n        if digest.digest() != named.hash:\n",
+        "            yield bytes(piece)\n        if False:\n",
+        ["tests/blobs/test_buckets.py::test_a_damaged_file_is_not_given_out[file]"],
+    ),
 ]
