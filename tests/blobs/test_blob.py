@@ -235,9 +235,11 @@ def test_a_big_result_of_blobs_names_them_all() -> None:
 
 
 def test_it_is_read_from_the_store_it_came_from() -> None:
+    content = b"in no other store that a test has opened"
+
     @step
     async def make() -> Blob:
-        return Blob.of(CONTENT)
+        return Blob.of(content)
 
     @workflow(version="1")
     async def job() -> Blob:
@@ -250,8 +252,8 @@ def test_it_is_read_from_the_store_it_came_from() -> None:
     both = [Holdfast(MemoryStore()) for _ in range(2)]
     for hf in both:
         in_store(hf, look)
-    named = Blob.of(CONTENT)._named
-    assert Blob(named).read() == CONTENT, "one that came from nowhere is looked for in all"
+    named = Blob.of(content)._named
+    assert Blob(named).read() == content, "one that came from nowhere is looked for in all"
     with pytest.raises(CodecError, match="not to be found"):
         Blob(Blob.of(b"nowhere")._named).read()
 
