@@ -24,9 +24,9 @@ RESULTS = HERE / "results"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 PICTURES = HERE.parent / "docs" / "benchmarks"
 ROWS = (
-    "one_step", "once_step", "many_runs", "short_workflows", "busy_loop", "resume", "recall", "memory", "disk_bytes",
-    "state", "state_sizes", "many_items", "loop_resume", "cold_start", "postgres_step", "postgres_runs", "takeover",
-    "waiting_memory", "adk_append", "adk_append_postgres", "adk_read", "adk_many",
+    "one_step", "once_step", "many_runs", "short_workflows", "busy_loop", "resume", "recall", "memory", "blob_file",
+    "disk_bytes", "state", "state_sizes", "many_items", "loop_resume", "cold_start", "postgres_step", "postgres_runs",
+    "takeover", "waiting_memory", "adk_append", "adk_append_postgres", "adk_read", "adk_many",
 )  # fmt: skip
 
 

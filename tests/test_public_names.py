@@ -12,6 +12,7 @@ import holdfast
 
 PUBLIC = [
     "NOT_DONE",
+    "Blob",
     "Busy",
     "Call",
     "Cancelled",

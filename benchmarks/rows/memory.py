@@ -16,9 +16,8 @@ FLOOR = (
     "kernel's (`VmHWM`), each in a process that did nothing else."
 )
 HELD_BY = (
-    "What holds it: the rows of a run are loaded whole, all their values among them, before the first is recalled. "
-    "The values alone are the last figure; as long as they stay in the row and the rows are loaded at once, no less "
-    "is possible."
+    "What holds it: the row of each step is loaded before the first is recalled; of the values, which are kept "
+    "beside the rows, one at a time is in memory here."
 )
 
 STEPS, SIZE = 1_000, 100 * KB
@@ -61,9 +60,9 @@ import sqlite3
 db = sqlite3.connect(sys.argv[1])
 db.execute("SELECT count(*) FROM run").fetchall()
 before = peak()
-keys = db.execute("SELECT rowid FROM checkpoint WHERE run_no = 1 ORDER BY seq").fetchall()
+keys = db.execute("SELECT rowid FROM blob_part").fetchall()
 for key in keys:
-    db.execute("SELECT result FROM checkpoint WHERE rowid = ?", key).fetchall()
+    db.execute("SELECT data FROM blob_part WHERE rowid = ?", key).fetchall()
 assert len(keys) == int(sys.argv[2])
 print(before, peak())
 """

@@ -2,6 +2,7 @@
 
 from .app import Holdfast
 from .app import open as open  # the alias tells type checkers that it is public
+from .blob import Blob
 from .context import current, emit, idempotency_key, now, progress, random, run_id, spend, state, uuid4
 from .doubt import NOT_DONE, NotDone
 from .errors import (
@@ -32,6 +33,7 @@ from .workflow import Call, StepCall, step, workflow
 # ``open`` and ``map`` are public too, but a star import must not shadow the builtins.
 __all__ = [
     "NOT_DONE",
+    "Blob",
     "Busy",
     "Call",
     "Cancelled",

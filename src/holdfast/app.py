@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 from . import codec, known
 from .admission import refuse_id
 from .background import BackgroundLoop
+from .buckets import Bucket
 from .cancelling import cancel
 from .children import look_after
 from .circles import refuse_circle_from_here
@@ -40,17 +41,22 @@ T = TypeVar("T")
 DEFAULT_URL = "sqlite:///holdfast.db"
 
 
-def open(url: str | os.PathLike[str] | None = None, *, lease: float = 10) -> Holdfast:
+def open(url: str | os.PathLike[str] | None = None, *, blobs: str | None = None, lease: float = 10) -> Holdfast:
     """A ``Holdfast`` on the store that ``url`` names; nothing is opened before its first use.
 
     ``url``: a path, ``sqlite:///…``, ``postgresql://…``, or ``memory://`` for tests; None reads ``HOLDFAST_URL``, else
     ``sqlite:///holdfast.db``. Raises ``StoreError`` for any other.
 
+    ``blobs``: the folder or bucket for values that are too big for a row: ``file:///…``, ``s3://bucket/prefix``,
+    ``gs://…`` or ``az://account/container/…``; None reads ``HOLDFAST_BLOBS``, else they are inside the database.
+
     ``lease``: seconds (from 1) that a run stays with this process without a sign of life from it. It is renewed every
     third of them; where another machine has to take over, it waits so long.
     """
     term = Lease(lease)
-    return Holdfast(open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL), term)
+    store = open_store(url if url is not None else os.environ.get("HOLDFAST_URL") or DEFAULT_URL)
+    place = blobs if blobs is not None else os.environ.get("HOLDFAST_BLOBS")
+    return Holdfast(store, term, Bucket(store, place) if place else None)
 
 
 class Holdfast(Home):
@@ -216,7 +222,8 @@ class Holdfast(Home):
             raise NotFound(f"{self.url}: there is no run {id!r}")
         refuse_damaged(row)
         spent = await self._read(self._store.spent, [row.no])
-        return run_of(row, spent[row.no], known.result_types(row.workflow), lambda: outcome_of(self, id))
+        with self._blobs.nearest():
+            return run_of(row, spent[row.no], known.result_types(row.workflow), lambda: outcome_of(self, id))
 
     async def runs(
         self,
@@ -235,10 +242,11 @@ class Holdfast(Home):
             no = row.no
         rows = await self._read(lambda: self._store.runs(status=status, workflow=workflow, limit=limit, after=no))
         spent = await self._read(self._store.spent, [row.no for row in rows])
-        return [
-            run_of(row, spent[row.no], known.result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
-            for row in rows
-        ]
+        with self._blobs.nearest():
+            return [
+                run_of(row, spent[row.no], known.result_types(row.workflow), lambda id=row.id: outcome_of(self, id))  # type: ignore[misc]
+                for row in rows
+            ]
 
     async def history(self, id: str) -> list[Checkpoint]:
         """The run's checkpoints, oldest first; of a step marked ``once`` the intent only as long as it has no outcome.
@@ -246,7 +254,7 @@ class Holdfast(Home):
         row = await self._read(self._store.get, id)
         if row is None:
             raise NotFound(f"{self.url}: there is no run {id!r}")
-        return checkpoints_of(await self._read(self._store.load, row.no))
+        return await self._read(lambda: checkpoints_of(self._store.load(row.no), self._blobs))
 
     def watch(self, id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """What happens in a run, from any process: ``async for event in hf.watch(id):``, until the run is done, failed,

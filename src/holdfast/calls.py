@@ -11,8 +11,12 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 from warnings import warn, warn_explicit
 
+from msgspec.structs import replace
+
 from . import clock, codec
+from .apart import brought, set_apart
 from .attempts import attempts
+from .blobs import reference_in
 from .branches import Frame, StepProgress, frame_of
 from .definition import Definition
 from .delivery import Pending
@@ -141,8 +145,7 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     older = definition.older_versions
     row = run.recall(frame, definition.name, call.key, call.n, definition.version, inputs, digest, older)
     if row is not None:
-        await recalled(call, row)
-        return _answer(call, row)
+        return await _recalled(call, row)
     if run.pool is not None:
         sought = Sought(
             frame, definition.kind, definition.name, call.key, call.n, definition.version, inputs, digest, older
@@ -152,8 +155,7 @@ async def perform(call: Invocation, execute: Execute) -> Any:
             row.status, row.result, row.attempts = source.status, source.result, source.attempts
             run.note(row, kept=source.seq)
         elif source is not None:
-            await kept(call, row, source)
-            return _answer(call, row)
+            return await _kept(call, row, source)
     if run.rehearsal is not None and definition.kind == "step":
         await run.rehearsal.rest(frame, _row_of(call, inputs, digest))
     if clock.monotonic() > run.lease_deadline:
@@ -162,6 +164,26 @@ async def perform(call: Invocation, execute: Execute) -> Any:
     if run.irreversible.holds(frame) or (run.quiet is not None and (frame.step is None or not frame.step.in_step)):
         await run.hold()
     return await _execute(call, execute, _row_of(call, inputs, digest), inputs)
+
+
+async def _recalled(call: Invocation, row: Checkpoint) -> Any:
+    named = reference_in(row.result)
+    if named is None:
+        await recalled(call, row)
+        return _answer(call, row)
+    async with brought(call.frame.run, row, named, in_turn=True) as whole:
+        await recalled(call, whole)
+        return _answer(call, whole)
+
+
+async def _kept(call: Invocation, row: Checkpoint, source: Checkpoint) -> Any:
+    named = reference_in(source.result)
+    if named is None:
+        await kept(call, row, source)
+        return _answer(call, row)
+    async with brought(call.frame.run, source, named, in_turn=False) as whole:
+        await kept(call, row, source)
+        return _answer(call, replace(row, result=whole.result))
 
 
 async def arrive(frame: Frame) -> None:
@@ -227,7 +249,7 @@ async def kept(call: Placed, row: Checkpoint, source: Checkpoint) -> None:
     """Record, as ``row``, the outcome of a call that an earlier attempt has executed, and wait for its turn."""
     run, task = call.frame.run, asyncio.current_task()
     assert task is not None and run.pool is not None
-    row.version, row.result, row.attempts = source.version, source.result, 0
+    row.version, row.result, row.blobs, row.attempts = source.version, source.result, source.blobs, 0
     row.started_ms, row.duration_ms = source.started_ms, source.duration_ms  # now() tells the time of then
     run.kept += 1
     if run.observer is not None:
@@ -311,6 +333,7 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
 async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
     """Have the row committed, and wait for its turn to reach the workflow. ``kept``: the row of an earlier attempt that
     it is taken from."""
+    await set_apart(call.frame.run, row)
     pending = Pending(call.frame, row, changed=bool(change), in_thread=call.in_thread)
     try:
         call.frame.run.record(pending, change, kept)

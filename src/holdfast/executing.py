@@ -15,6 +15,9 @@ from .run import LiveRun
 if TYPE_CHECKING:
     from .calls import Invocation
 
+RESULT_MAX_BYTES = 256 * 1024 * 1024
+_told_of: set[str] = set()  # of which steps it was told in this process that their results come near that
+
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 Execute = Callable[["Invocation", Frame, Callable[[], Any]], Awaitable[Any]]
@@ -49,12 +52,23 @@ def is_late(error: BaseException) -> bool:
     return bool(error.__dict__.get("is_late"))
 
 
+def _refuse_too_big(run: LiveRun, size_bytes: int, where: str) -> None:
+    """A result passes through memory whole, when it is recorded and each time it is recalled."""
+    instead = "Write it to a file and return a holdfast.Blob of that, which is read piece by piece."
+    if size_bytes > RESULT_MAX_BYTES:
+        raise CodecError(f"{where} has {size_bytes:,} bytes, and at most {RESULT_MAX_BYTES:,} are recorded. {instead}")
+    if size_bytes > RESULT_MAX_BYTES // 2 and where not in _told_of:
+        _told_of.add(where)
+        run.log.warning("%s has %s bytes, at most %s are recorded. %s", where, size_bytes, RESULT_MAX_BYTES, instead)
+
+
 def encoded(run: LiveRun, value: Any, definition: Definition) -> tuple[bytes, Any]:
     """The bytes of a result, and the result as every recall will give it: a value of its own, whatever else still
     holds the step's."""
     where = f"the result of step {definition.name!r}"
     try:
         data = codec.encode(value, definition.result_types, where, root=definition.name)
+        _refuse_too_big(run, len(data), where)
         if type(value) in _IMMUTABLE:
             return data, value
         return data, codec.decode(data, definition.result_types, where, root=definition.name)

@@ -259,7 +259,8 @@ class Execution:
 
     def _result(self, row: RunRow) -> Any:
         where = f"run {self.id!r}, its result"
-        return codec.decode(row.result or b"", self.definition.result_types, where)
+        with self.home._blobs.nearest():
+            return codec.decode(row.result or b"", self.definition.result_types, where)
 
     # -- the body ------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from . import branches
 from .admission import refuse_while_imported
 from .background import BackgroundLoop
+from .blobs import Blobs
 from .errors import HoldfastError
 from .journal import Journal, Standing
 from .lease import Lease, owner_name
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .watching import Pulse
 
 T = TypeVar("T")
+
+MOVERS = 4  # threads that move big values
 
 
 class Held(Protocol):
@@ -40,8 +43,9 @@ class Held(Protocol):
 class Home:
     """The half of a ``Holdfast`` that its runs, sessions and watchers use."""
 
-    def __init__(self, store: Store, lease: Lease | None = None) -> None:
+    def __init__(self, store: Store, lease: Lease | None = None, blobs: Blobs | None = None) -> None:
         self._store = store
+        self._blobs = blobs or Blobs(store)
         self._lease = lease or Lease()
         self._lock = threading.RLock()
         self._observer: Any = None
@@ -59,6 +63,7 @@ class Home:
         self._owner: str | None = None
         self._journal_now: Journal | None = None
         self._readers: concurrent.futures.ThreadPoolExecutor | None = None
+        self._movers: concurrent.futures.ThreadPoolExecutor | None = None  # of big values
         self._background: BackgroundLoop | None = None
         self._pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()
         self._lookouts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Lookout] = weakref.WeakKeyDictionary()
@@ -109,6 +114,14 @@ class Home:
                 if self._readers is None:
                     self._readers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="holdfast-read")
         return await asyncio.get_running_loop().run_in_executor(self._readers, method, *args)
+
+    def _move(self, method: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Read or write a big value in a thread, where it is in nobody's way."""
+        self._check_open()
+        with self._lock:
+            if self._movers is None:
+                self._movers = concurrent.futures.ThreadPoolExecutor(MOVERS, thread_name_prefix="holdfast-blob")
+        return asyncio.get_running_loop().run_in_executor(self._movers, method, *args)
 
     def _lookout(self, loop: asyncio.AbstractEventLoop) -> Lookout:
         lookout = self._lookouts.get(loop)
@@ -165,8 +178,9 @@ class Home:
             self._finalizer.detach()
         if self._journal_now is not None:
             self._journal_now.close()
-        if self._readers is not None:
-            self._readers.shutdown()
+        for pool in (self._readers, self._movers):
+            if pool is not None:
+                pool.shutdown()
         self._store.close()
 
     async def __aenter__(self) -> Self:

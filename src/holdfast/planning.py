@@ -25,6 +25,7 @@ from .rehearsal import Rehearsal, Unrecorded
 from .repairs import recorded
 from .run import LiveRun
 from .store import Batch, Checkpoint, Committed, RunRow, Store
+from .store.blobs import BlobRows
 from .store.dialogs import Dialogs
 from .versions import refuse_other_version
 
@@ -39,7 +40,7 @@ LOOK_AGAIN_S = 0.005
 _RUNS = {"url", "durable", "now_ms", "get", "runs", "spent", "load", "claims", "owners", "signals", "wakes", "statuses"}
 _NEWS = {"listen", "news", "stamp", "close", "forget"}
 _DIALOGS = {"dialog", "dialogs", "dialog_events", "last_before", "shared"}
-_READS = _RUNS | _NEWS | _DIALOGS
+_READS = _RUNS | _NEWS | _DIALOGS | {"blob_part"}
 
 
 @dataclass
@@ -199,7 +200,7 @@ class Unwritten:
     def __getattr__(self, name: str) -> Any:
         if name in _READS:
             return getattr(self._store, name)
-        if name not in vars(Store) and name not in vars(Dialogs):
+        if name not in vars(Store) and name not in vars(Dialogs) and name not in vars(BlobRows):
             raise AttributeError(name)
         return lambda *args, **options: self._refuse(f"write to it ({name})")
 

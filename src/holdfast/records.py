@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
+from msgspec.structs import replace
+
 from . import codec
+from .blobs import Blobs, reference_in
 from .doubt import open_intents
 from .errors import CodecError
 from .failure import Failure
@@ -333,7 +336,8 @@ def tell_damaged(id: str, flaw: str, instead: str = "start the work again") -> N
     raise CodecError(f"run {id!r}: {damage(flaw, instead)}")
 
 
-def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
+def checkpoint_of(row: CheckpointRow, types: codec.Types, blobs: Blobs) -> Checkpoint:
+    """Blocks on the store, where its result is kept beside the row."""
     flaw = flaw_of(row)
     if flaw is not None:
         row = legible(row)
@@ -345,6 +349,11 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
         error = f"CodecError: {flaw}; it was changed or damaged"
     elif failed:
         error = failure_text(row.result or b"", where)
+    elif (named := reference_in(row.result)) is not None:
+        try:
+            row = replace(row, result=blobs.content(named))
+        except CodecError as lost:
+            row, error = replace(row, result=None), f"CodecError: {lost}"
     return Checkpoint(
         seq=row.seq,
         kind=row.kind,
@@ -368,10 +377,10 @@ def checkpoint_of(row: CheckpointRow, types: codec.Types) -> Checkpoint:
     )
 
 
-def checkpoints_of(rows: list[CheckpointRow]) -> list[Checkpoint]:
-    """A run's history. The intent of a step that has its outcome tells nothing more."""
+def checkpoints_of(rows: list[CheckpointRow], blobs: Blobs) -> list[Checkpoint]:
+    """A run's history. Blocks on the store. The intent of a step that has its outcome tells nothing more."""
     doubts = {row.seq for row in open_intents(rows)}
-    return [checkpoint_of(row, codec.Types.none) for row in rows if row.status != "intent" or row.seq in doubts]
+    return [checkpoint_of(row, codec.Types.none, blobs) for row in rows if row.status != "intent" or row.seq in doubts]
 
 
 def _result_of(row: CheckpointRow, types: codec.Types, where: str) -> Any:

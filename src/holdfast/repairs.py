@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from . import codec
+from .blobs import Blobs, reference_in
+from .errors import CodecError
 from .folding import live_rows
 from .store import Checkpoint, Claim, RunRow, Store
 from .store.damage import Damage, damage_of, flaw_of
@@ -56,6 +58,25 @@ def recorded(store: Store, run: RunRow, rows: list[Checkpoint] | None = None) ->
     return Recorded(rows, claims, damage, repaired)
 
 
+def looked_into(found: Recorded, seq: int, blobs: Blobs) -> Recorded:
+    """The same, with what is kept beside the row ``seq`` looked at too. Blocks on the store."""
+    row = next((row for row in found.usable if row.seq == seq), None)
+    named = reference_in(row.result) if row is not None and found.damage is None else None
+    if row is not None and named is not None and (flaw := blobs.flaw_of(named)) is not None:
+        return found._replace(damage=_damage_of_lost(row, flaw))
+    return found
+
+
+def _damage_of_lost(row: Checkpoint, flaw: str) -> Damage:
+    return Damage(f"checkpoint {row.seq} ({row.name}): {flaw}", row.seq, row.kind == "step")
+
+
+def lost(id: str, row: Checkpoint, error: CodecError) -> CodecError:
+    """What is told of a row whose result, kept beside it, is lost."""
+    instead = way_on(id, _damage_of_lost(row, str(error)))
+    return CodecError(f"{error}. Bring it back from a backup, or {instead} under a new id.")
+
+
 def repaired_in(rows: Sequence[Checkpoint]) -> set[int]:
     """The numbers of the damaged rows that count no longer."""
     notes = [row for row in rows if row.status == REPAIR and flaw_of(row) is None]
@@ -71,7 +92,7 @@ def _repairs(note: Checkpoint) -> int | None:
 def note_of(settled: Checkpoint, seq: int) -> Checkpoint:
     """That the row ``seq`` counts no longer, behind the one that was written at its place."""
     result = codec.encode({"repairs": seq}, codec.Types.none, "a repair")
-    note = replace(settled, seq=settled.seq + 1, status=REPAIR, result=result, attempts=0)
+    note = replace(settled, seq=settled.seq + 1, status=REPAIR, result=result, blobs=None, attempts=0)
     note.checksum = note.compute_checksum()
     return note
 

@@ -11,13 +11,15 @@ from msgspec.structs import replace
 
 from . import clock, codec, lease
 from .admission import was_cancelled
+from .apart import set_apart_of
+from .blobs import hashes_in
 from .doubt import open_intents, told_by
 from .errors import Busy, Cancelled, CodecError, Fenced, HoldfastError, NotFound
 from .expected import annotation_of, article, convert, describe, text_of
 from .known import step_named
 from .logs import RunLog
 from .records import refuse_damaged, tell_damaged
-from .repairs import Recorded, find_damaged, note_of, recorded, way_on
+from .repairs import Recorded, find_damaged, looked_into, note_of, recorded, way_on
 from .state import decode_change
 from .store import Checkpoint, Finish, RunRow
 from .store.damage import legible
@@ -40,7 +42,7 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
     refuse_damaged(row)
     _refuse_ended(row)
     await _refuse_owned(home, row)
-    found = await home._read(recorded, home._store, row)
+    found = await home._read(_looked_at, home, row, seq)
     intent = find_resolvable(row, found, seq)
     if found.damage is not None and not retry and _changed_state(intent):
         raise CodecError(
@@ -50,9 +52,9 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
     data = None if retry else encode_result(intent, result)
     claimed = await _claimed(home, row)
     try:
-        found = await home._read(recorded, home._store, claimed)
+        found = await home._read(_looked_at, home, claimed, seq)
         intent = find_resolvable(row, found, seq)  # what its owner recorded last is known only now
-        settled = _settled(claimed, intent, found.rows[-1].seq + 1, data)
+        settled = await _settled(home, claimed, intent, found.rows[-1].seq + 1, data)
         await home._journal.committed(settled, asyncio.get_running_loop())
         if found.damage is not None:  # last, so that half of a repair is none
             await home._journal.committed(note_of(settled, seq), asyncio.get_running_loop())
@@ -65,6 +67,10 @@ async def resolve(home: Holdfast, id: str, seq: int, result: Any, retry: bool) -
             await home._journal.committed(finish, asyncio.get_running_loop())
     how = "to be executed again" if retry else "done"
     RunLog(id).warning("checkpoint %d (%s) was resolved: %s", seq, intent.name, how)
+
+
+def _looked_at(home: Holdfast, row: RunRow, seq: int) -> Recorded:
+    return looked_into(recorded(home._store, row), seq, home._blobs)
 
 
 def find_resolvable(run: RunRow, found: Recorded, seq: int) -> Checkpoint:
@@ -132,7 +138,7 @@ def encode_result(intent: Checkpoint, value: Any) -> bytes:
     return data
 
 
-def _settled(claimed: RunRow, intent: Checkpoint, seq: int, result: bytes | None) -> Checkpoint:
+async def _settled(home: Holdfast, claimed: RunRow, intent: Checkpoint, seq: int, result: bytes | None) -> Checkpoint:
     """Its outcome, at its place; or that it has not happened."""
     status = "not_done" if result is None else "done"
     row = replace(
@@ -145,6 +151,8 @@ def _settled(claimed: RunRow, intent: Checkpoint, seq: int, result: bytes | None
         result=result,
         delta=None,
     )
+    row.blobs = hashes_in(result)
+    await set_apart_of(home, row)
     row.checksum = row.compute_checksum()
     return row
 

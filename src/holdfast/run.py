@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from . import branches, clock, resting
+from .blobs import hashes_in
+from .bringing import Bringing
 from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
@@ -79,6 +81,7 @@ class LiveRun:
         self.time = LogicalTime(row.created_ms)
         self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
         self.delivery = Delivery(loop, self.patience.must_wait)
+        self.bringing = Bringing()
         self.stop: Stop | None = None
         self.finished = False
         self.tasks = 1  # live tasks of the run, the root (task or thread) among them
@@ -376,6 +379,7 @@ class LiveRun:
     def _number(self, row: Checkpoint) -> None:
         self._seq += 1
         row.seq = self._seq
+        row.blobs = hashes_in(row.result, row.delta, known=row.blobs)
         row.checksum = row.compute_checksum()
         self.folding.numbered(row)
 

@@ -10,6 +10,7 @@ from warnings import warn
 
 from . import codec, delta, lease
 from .admission import ID_FORM, is_id
+from .blobs import hashes_in
 from .claiming import Claimed, Claiming
 from .definition import PYTHON
 from .errors import (
@@ -187,6 +188,7 @@ class Session:
             self._view.carried(chunk)
             self._seq += 1
             checkpoint.seq = self._seq
+            checkpoint.blobs = hashes_in(checkpoint.delta)
             checkpoint.checksum = checkpoint.compute_checksum()
             self._row_schema_version = self._schema_version
             try:

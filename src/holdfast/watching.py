@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING
 
 from . import clock, codec
+from .blobs import Blobs
 from .errors import NotFound
 from .news import told_in
 from .records import Emitted, Event, Progress, Skipped, checkpoint_of, news_of
@@ -25,7 +26,7 @@ _ENDED = FINISHED | {"parked", "in_doubt"}
 
 async def watch(home: Holdfast, id: str, after: int) -> AsyncGenerator[Event, None]:
     """``Holdfast.watch``."""
-    watcher = Watcher(home._store, id, after)
+    watcher = Watcher(home._store, id, after, home._blobs)
     pulse = home._pulses.setdefault(asyncio.get_running_loop(), Pulse(home))
     while True:
         for event in await home._read(watcher.look):
@@ -61,8 +62,9 @@ class Pulse:
 class Watcher:
     """How far one watcher has come in a run."""
 
-    def __init__(self, store: Store, id: str, after: int) -> None:
+    def __init__(self, store: Store, id: str, after: int, blobs: Blobs | None = None) -> None:
         self._store = store
+        self._blobs = blobs or Blobs(store)
         self._id = id
         self.stamp: object = None  # of the store, when it was looked at last
         self._from = after
@@ -92,7 +94,7 @@ class Watcher:
         for each in found:
             if isinstance(each.what, CheckpointRow):
                 self._seq, self._row_epoch = each.at, each.epoch
-                yield checkpoint_of(each.what, codec.Types.none)
+                yield checkpoint_of(each.what, codec.Types.none, self._blobs)
             elif each.at > self._seq:
                 self._held.append(each)
             elif each.at < self._seq or each.epoch >= self._row_epoch:

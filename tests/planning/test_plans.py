@@ -17,6 +17,7 @@ from holdfast import StoreError, step, workflow
 from holdfast.app import Holdfast
 from holdfast.planning import Plan, plan_run, unwritten
 from holdfast.store import Store
+from holdfast.store.blobs import BlobRows
 from holdfast.store.dialogs import Dialogs
 from holdfast.store.memory import MemoryStore
 
@@ -377,6 +378,8 @@ WRITES = {
     "open_dialog",
     "send",
     "tell",
+    "renew_blob",
+    "put_blob",
 }
 
 
@@ -384,7 +387,7 @@ def test_whatever_else_would_write_is_refused() -> None:
     """``commit`` and ``renew`` let what a submitted run does through, where it changes nothing."""
     store = MemoryStore()
     planned_on = unwritten(store)
-    methods = {name for each in (Store, Dialogs) for name in vars(each) if not name.startswith("_")}
+    methods = {name for each in (Store, Dialogs, BlobRows) for name in vars(each) if not name.startswith("_")}
     refused = set()
     for name in methods - {"commit", "renew"}:
         found = getattr(planned_on, name)

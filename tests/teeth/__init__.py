@@ -8,7 +8,7 @@ from .plant import Plant
 
 MODULES = (
     "core", "order", "watch", "disk", "postgres", "machines", "workers", "waiting", "once", "versions", "plans",
-    "sessions", "generated", "agents", "deltas", "scopes",
+    "sessions", "generated", "agents", "deltas", "scopes", "blobs",
 )  # fmt: skip
 
 PLANTED: list[Plant] = [each for module in MODULES for each in import_module(f"{__name__}.{module}").PLANTED]

@@ -93,7 +93,7 @@ def plan_command(
     with redirect_stdout(sys.stderr):
         found = {_name(workflow): workflow for module in map(module_named, modules) for workflow in _of(module)}
     with opened(store) as hf:
-        home = Holdfast(unwritten(hf._store))
+        home = Holdfast(unwritten(hf._store), blobs=hf._blobs)
         rows = _live(hf, list(found)) if id is None else iter([run_named(hf, id, store)])
         with redirect_stdout(sys.stderr):  # what the code prints on its way
             plans = [_planned(home, row, found, modules, timeout) for row in rows]

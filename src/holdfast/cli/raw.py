@@ -10,9 +10,10 @@ from rich.text import Text
 
 from holdfast import codec
 from holdfast.app import Holdfast
+from holdfast.blobs import Blobs, Reference, reference_in
 from holdfast.cli.printing import console, escaped, short
 from holdfast.errors import CodecError
-from holdfast.store import RunRow
+from holdfast.store import Checkpoint, RunRow
 from holdfast.store.damage import flaw_of, flaw_of_run, flaw_of_signal
 
 READ_MAX = 200  # characters of what bytes mean
@@ -27,8 +28,20 @@ def raw_of(hf: Holdfast, row: RunRow) -> dict[str, Any]:
         "checkpoint": [_raw(each, flaw_of(each)) for each in store.load(row.no)],
         "claim": [_raw(each, None) for each in store.claims(row.no)],
         "signal": [_raw(each, flaw_of_signal(each)) for each in store.signals(row.no)],
+        "blob": [_raw_blob(hf._blobs, named) for named in _named_by(store.load(row.no))],
         "news": [_raw(each, None) for each in store.news(row.no)],
     }
+
+
+def _named_by(rows: Iterable[Checkpoint]) -> list[Reference]:
+    """Each blob once, in the order of the rows."""
+    found = (reference_in(row.result) for row in rows if flaw_of(row) is None)
+    return list(dict.fromkeys(named for named in found if named is not None))
+
+
+def _raw_blob(blobs: Blobs, named: Reference) -> dict[str, Any]:
+    columns = {"hash": named.hash.hex(), "size_bytes": named.size_bytes, "uri": blobs.uri(named.hash)}
+    return {"flaw": blobs.flaw_of(named), "columns": columns}
 
 
 def _raw(row: msgspec.Struct, flaw: str | None) -> dict[str, Any]:
@@ -44,7 +57,7 @@ def _value(name: str, held: Any) -> Any:
 
 def _reads(name: str, held: bytes) -> Any:
     """What bytes mean, as far as can be told; nothing of those that only stand for something."""
-    if name in ("fingerprint", "seed", "data") or not held:
+    if name in ("fingerprint", "seed", "data", "blobs") or not held:
         return None
     if name in _SEALED:
         try:
@@ -60,7 +73,7 @@ def print_raw(tables: dict[str, Any], damages: Iterable[str]) -> None:
         for row in rows:
             columns = row["columns"]
             number = columns.get("seq", columns.get("n", columns.get("epoch")))
-            title = Text(table if table == "run" else f"{table} {number}", "bold")
+            title = Text(table if number is None else f"{table} {number}", "bold")
             out.print(title.append(f"  {row['flaw']}", "red") if row["flaw"] else title)
             for name, held in columns.items():
                 out.print(_line(name, held), soft_wrap=True)

@@ -14,7 +14,7 @@ from holdfast.cli.options import opened, run_named, shared, store_hint
 from holdfast.cli.printing import print_json, short
 from holdfast.cli.problems import DONE, Problem
 from holdfast.errors import CodecError
-from holdfast.repairs import recorded
+from holdfast.repairs import looked_into, recorded
 from holdfast.resolving import find_resolvable, result_annotation
 from holdfast.store import Checkpoint, RunRow
 
@@ -35,7 +35,7 @@ def resolve_command(id: str, seq: int, result: str | None, retry: bool, store: s
         raise Problem("say one of --result JSON (it took effect) and --retry (it certainly did not).")
     with opened(store) as hf:
         row = run_named(hf, id, store)
-        intent = find_resolvable(row, recorded(hf._store, row), seq)
+        intent = find_resolvable(row, looked_into(recorded(hf._store, row), seq, hf._blobs), seq)
         given: dict[str, Any] = {"retry": True} if result is None else {"result": _value(row, intent, result)}
         asyncio.run(_resolve(hf, id, seq, given))
     if as_json:

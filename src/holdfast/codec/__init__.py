@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from holdfast.codec.annotations import MISSING, Types
 from holdfast.codec.format import MAX_DEPTH
+from holdfast.codec.handles import know
 from holdfast.codec.reading import decode
 from holdfast.codec.sealing import seal, unseal
 from holdfast.codec.viewing import preview, readable, shortened
@@ -25,6 +26,7 @@ __all__ = [
     "encode",
     "encode_inputs",
     "fingerprint",
+    "know",
     "preview",
     "readable",
     "seal",

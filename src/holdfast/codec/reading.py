@@ -69,7 +69,7 @@ def _decoder(types: Types) -> Callable[[Any], Any]:
         depth = threading.local()  # in extensions; a value inside of lists alone is held to it by msgspec
 
         def restore(code: int, data: memoryview) -> Any:
-            build = _BUILD.get(code)
+            build = BUILD.get(code)
             if build is None:
                 raise ValueError(f"is of kind {code}, which this version of holdfast does not know")
             around = getattr(depth, "now", 0)
@@ -147,7 +147,7 @@ def _path_back(types: Types, kept: Any) -> Any:
     return getattr(pathlib, kept[0])(kept[1].decode("utf-8", "surrogatepass"))
 
 
-_BUILD: dict[int, Callable[[Types, Any], Any]] = {
+BUILD: dict[int, Callable[[Types, Any], Any]] = {
     TUPLE: lambda _, kept: tuple(kept),
     SET: lambda _, kept: set(kept),
     FROZENSET: lambda _, kept: frozenset(kept),
@@ -194,7 +194,7 @@ def _blame(data: Any, types: Types, path: str, depth: int = 0) -> tuple[str, str
     if isinstance(raw, Ext):
         if raw.code == SHORTENED:
             return path, "was too big for a preview, of which only the beginning is kept"
-        if raw.code in _BUILD and (found := _blame_inside(raw, types, path, depth)) is not None:
+        if raw.code in BUILD and (found := _blame_inside(raw, types, path, depth)) is not None:
             return found
     elif isinstance(raw, list):
         parts = ((f"{path}[{i}]", part) for i, part in enumerate(raw))

@@ -13,6 +13,7 @@ from msgspec.msgpack import Ext
 
 from holdfast.codec.format import (
     BIGINT,
+    BLOB,
     BYTEARRAY,
     COMPLEX,
     DATACLASS,
@@ -28,6 +29,7 @@ from holdfast.codec.format import (
     PAIRS,
     PATH,
     RAW,
+    REFERENCE,
     SET,
     SHORTENED,
     STRUCT,
@@ -151,6 +153,10 @@ class _Viewer:
             return "UNSET"
         if code == PAIRS:
             return self._pairs(list(zip(kept[::2], kept[1::2], strict=True)))
+        if code == REFERENCE:
+            return f"<{kept[1]:,} bytes in blob {kept[0].hex()}>"
+        if code == BLOB:
+            return f"<blob {kept[0].hex()} of {kept[1]:,} bytes>"
         if code == ENUM:
             return f"{kept[0].rpartition(':')[2]}.{kept[1]}"
         if code in (DATACLASS, NAMEDTUPLE, STRUCT, MODEL):

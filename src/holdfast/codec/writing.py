@@ -95,7 +95,7 @@ def _written(value: Any, types: Types | None, where: str, root: str) -> bytes:
                 return ENCODE(writer.tag(value) if root else writer.fields(value, str))
             except (OverflowError, UnicodeEncodeError) as error:
                 reason = f"cannot be written: {error}"
-    except _Refused as refused:
+    except Refused as refused:
         reason, path = refused.reason, root + "".join(reversed(refused.path))
     except (RecursionError, ValueError) as error:
         reason = f"cannot be written: {error}"
@@ -103,7 +103,7 @@ def _written(value: Any, types: Types | None, where: str, root: str) -> bytes:
     raise CodecError(f"{where} cannot be stored: {what} {reason}.", path=path)
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A value inside the one being written cannot be; ``path`` grows from the inside out."""
 
     def __init__(self, reason: str) -> None:
@@ -131,12 +131,12 @@ class _Writer:
             return self._checked_leaf(value)
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _Refused(f"is nested more than {MAX_DEPTH} levels deep, or contains itself")
+            raise Refused(f"is nested more than {MAX_DEPTH} levels deep, or contains itself")
         if cls is dict:
             out = self._dict(value)
         elif cls is list:
             out = self.items(value)
-        elif (tagger := _TAG.get(cls)) is not None or (tagger := _learn(cls)) is not None:
+        elif (tagger := TAG.get(cls)) is not None or (tagger := _learn(cls)) is not None:
             code, payload = tagger(self, value)
             out = Ext(code, ENCODE(payload))
         else:
@@ -157,7 +157,7 @@ class _Writer:
                     if out is values:
                         out = list(values)
                     out[i] = tagged
-        except _Refused as refused:
+        except Refused as refused:
             refused.path.append(f"[{i}]")
             raise
         return out
@@ -175,7 +175,7 @@ class _Writer:
                     if out is values:
                         out = dict(values)
                     out[key] = tagged
-        except _Refused as refused:
+        except Refused as refused:
             refused.path.append(segment(key))
             raise
         return out
@@ -191,7 +191,7 @@ class _Writer:
         try:
             for key, value in values.items():
                 pairs.append((self.tag(key), self.tag(value)))
-        except _Refused as refused:
+        except Refused as refused:
             refused.path.append(key_path(key))
             raise
         if self.types is None:
@@ -213,15 +213,15 @@ class _Writer:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Refused("is a str with a lone surrogate, which no UTF-8 text can hold; keep it as bytes") from None
+            raise Refused("is a str with a lone surrogate, which no UTF-8 text can hold; keep it as bytes") from None
         return value
 
     def _named(self, value: Any, cls: type) -> tuple[int, Any]:
         code, names, slots = shape(cls)
         if not code:
             if hasattr(cls, "__await__"):
-                raise _Refused(f"is {value!r:.100}, which nobody has awaited yet; write await before the call")
-            raise _Refused(f"is of type {full_name(cls)}; {_advice(cls, self.types)}")
+                raise Refused(f"is {value!r:.100}, which nobody has awaited yet; write await before the call")
+            raise Refused(f"is of type {full_name(cls)}; {_advice(cls, self.types)}")
         if self.types is None:
             name = cls.__qualname__
         else:
@@ -230,7 +230,7 @@ class _Writer:
             except LookupError as error:
                 why = "nothing there says what to restore it as" if self.types.is_empty else error
                 way_out = _ANNOTATE[self.types.place].replace("…", cls.__name__)
-                raise _Refused(f"is a {full_name(cls)}, and {why}; {way_out}") from None
+                raise Refused(f"is a {full_name(cls)}, and {why}; {way_out}") from None
         if code == ENUM:
             return ENUM, [name, _member(value, cls)]
         if code == MODEL:
@@ -241,12 +241,12 @@ class _Writer:
         try:
             fields = {field: getattr(value, field) for field in names}
         except AttributeError as error:
-            raise _Refused(f"is a {full_name(cls)} with a field that was never set: {error}") from None
+            raise Refused(f"is a {full_name(cls)} with a field that was never set: {error}") from None
         if code == STRUCT and hasattr(cls, "__post_init__"):
             try:  # it runs again on the way back and may not take its own results
                 cls(**fields)
             except Exception as error:
-                raise _Refused(f"is a {full_name(cls)} whose __post_init__ refuses its own fields: {error}") from None
+                raise Refused(f"is a {full_name(cls)} whose __post_init__ refuses its own fields: {error}") from None
         return code, [name, self.fields(fields)]
 
     def _model(self, value: Any, cls: type, names: KeysView[str]) -> list[Any]:
@@ -255,7 +255,7 @@ class _Writer:
         fields = {name: held for name, held in state["__dict__"].items() if name in names}
         _refuse_extra(cls, state["__dict__"], names, [])
         if len(fields) < len(names):
-            raise _Refused(f"is a {full_name(cls)} without its fields {sorted(names - fields.keys())}")
+            raise Refused(f"is a {full_name(cls)} without its fields {sorted(names - fields.keys())}")
         extra, private = state.get("__pydantic_extra__"), state.get("__pydantic_private__")
         return [
             self.fields(fields),
@@ -270,7 +270,7 @@ def _refuse_extra(cls: type, held: Iterable[str], names: KeysView[str], slots: l
     extra = [name for name in held if name not in names and name != "__orig_class__"]
     extra = [name for name in extra if not isinstance(getattr(cls, name, None), cached_property)] + slots
     if extra:
-        raise _Refused(f"is a {full_name(cls)} with attributes that are not fields and would be lost: {extra}")
+        raise Refused(f"is a {full_name(cls)} with attributes that are not fields and would be lost: {extra}")
 
 
 def _member(value: Any, cls: Any) -> Any:
@@ -278,7 +278,7 @@ def _member(value: Any, cls: Any) -> Any:
     if isinstance(value, Flag) and cls.__members__.get(value.name or "") is not value:
         return int(value.value)
     if cls.__members__.get(value.name) is not value:
-        raise _Refused(f"is {value!r}, which is not among the members of {full_name(cls)}")
+        raise Refused(f"is {value!r}, which is not among the members of {full_name(cls)}")
     return value.name
 
 
@@ -321,7 +321,7 @@ def _zone(zone: Any) -> Any:
         return zone.key
     if type(zone) is getattr(sys.modules.get("pydantic_core"), "TzInfo", None):
         return {"pydantic": zone.__reduce__()[1][0]}
-    raise _Refused(f"has a time zone of type {full_name(type(zone))}; use datetime.timezone or zoneinfo.ZoneInfo")
+    raise Refused(f"has a time zone of type {full_name(type(zone))}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 
 def _tag_instant(code: int) -> Callable[[_Writer, Any], tuple[int, Any]]:
@@ -333,11 +333,11 @@ def _tag_path(_: _Writer, value: Any) -> tuple[int, Any]:
     """A path as [kind, bytes]: file names of POSIX are bytes, lone surrogates where they are not UTF-8."""
     kind, text = type(value).__name__, str(value)
     if kind.endswith("WindowsPath") and type(value)(text) != value:
-        raise _Refused(f"is the path {text!r}, which pathlib itself reads back as another one")
+        raise Refused(f"is the path {text!r}, which pathlib itself reads back as another one")
     return PATH, [kind, text.encode("utf-8", "surrogatepass")]
 
 
-_TAG: dict[type, Callable[[_Writer, Any], tuple[int, Any]]] = {
+TAG: dict[type, Callable[[_Writer, Any], tuple[int, Any]]] = {
     tuple: lambda writer, value: (TUPLE, writer.items(value)),
     set: lambda writer, value: (SET, writer.elements(value)),
     frozenset: lambda writer, value: (FROZENSET, writer.elements(value)),
@@ -358,5 +358,5 @@ def _learn(cls: type) -> Callable[[_Writer, Any], tuple[int, Any]] | None:
     pathlib = sys.modules.get("pathlib")
     if pathlib is None or cls not in (getattr(pathlib, name) for name in PATHS):
         return None
-    _TAG[cls] = _tag_path
+    TAG[cls] = _tag_path
     return _tag_path

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from holdfast import clock as clocks
 from holdfast.errors import CodecError
+from holdfast.store.memory_blobs import MemoryBlobs
 from holdfast.store.memory_data import data_of
 from holdfast.store.memory_dialogs import MemoryDialogs
 from holdfast.store.protocol import (
@@ -35,7 +36,7 @@ from holdfast.store.settling import by_run
 _UNFINISHED = ("queued", "running", "waiting")  # what a worker goes on with
 
 
-class MemoryStore(MemoryDialogs):
+class MemoryStore(MemoryDialogs, MemoryBlobs):
     """``name`` shares the rows with every store of that name in this process; "" keeps them private."""
 
     durable = False

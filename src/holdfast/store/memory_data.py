@@ -24,6 +24,8 @@ class Data:
         self.events: dict[int, list[DialogEvent]] = {}
         self.shared: dict[str, dict[str, SharedKey]] = {}  # by owner and key
         self.last_dialog_no = 0
+        self.blobs: dict[bytes, int] = {}  # by hash, how many bytes the content has
+        self.blob_parts: dict[tuple[bytes, int], bytes] = {}
         self.stamp = 0  # moves with every change
 
 

@@ -38,6 +38,7 @@ from holdfast.store.protocol import (
 )
 from holdfast.store.reading import Reading, Rows, all_rows, signal_rows
 from holdfast.store.settling import in_halves, one_epoch_each, run_nos, settled
+from holdfast.store.sql_blobs import SQLBlobs
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ PART_MAX_BYTES = 64 * 1024 * 1024  # a statement takes no array above a gigabyte
 TELL_PATIENCE_S = 1.0  # steps wait behind news
 
 
-class PostgresStore(Reading):
+class PostgresStore(Reading, SQLBlobs):
     durable = True
 
     def __init__(self, address: Address, *, clock: Callable[[], int] | None = None) -> None:
@@ -267,6 +268,9 @@ class PostgresStore(Reading):
         if self._refusal is not None:
             raise self._refusal
         return self._rest.transact(work, stands)
+
+    def _transact_now(self, work: Callable[[owners.Transaction, int], T]) -> T:
+        return self._transact(lambda t: work(t, 0))  # the time is the server's
 
     def _ask(self, name: str, given: Mapping[str, Any], taken: Callable[[Rows], list[Any]] = all_rows) -> list[Any]:
         return self._rest.ask(name, given, taken)

@@ -18,6 +18,7 @@ from msgspec.msgpack import Encoder
 from msgspec.structs import replace
 
 from holdfast.errors import HoldfastError
+from holdfast.store.blobs import BlobRows
 from holdfast.store.dialogs import Dialogs
 
 _ENCODE = Encoder().encode
@@ -74,6 +75,7 @@ class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a 
     inputs: bytes | None  # a preview, at most 2 KB
     result: bytes | None  # the encoded result, or the encoded failure
     delta: bytes | None  # the encoded change of state, None if there was none
+    blobs: bytes | None = None  # the hashes of the blobs that it names, one behind the other
     checksum: int = 0
 
     def compute_checksum(self) -> int:
@@ -83,7 +85,7 @@ class Checkpoint(msgspec.Struct, gc=False):  # nothing in it could be part of a 
             _ENCODE((self.run_no, self.seq, self.kind, self.scope, self.branch, self.name, self.key, self.n))
         )
         told = (self.epoch, self.version, self.status, self.attempts, self.started_ms, self.duration_ms)
-        held = (self.tokens, self.usd, self.fingerprint, self.inputs, self.result, self.delta)
+        held = (self.tokens, self.usd, self.fingerprint, self.inputs, self.result, self.delta, self.blobs)
         return (place & _PLACE_BITS) << 32 | zlib.crc32(_ENCODE((told, held)), place)
 
 
@@ -293,7 +295,7 @@ class Committed(msgspec.Struct, kw_only=True):
     refused: dict[int | str, HoldfastError] = {}
 
 
-class Store(Dialogs, Protocol):
+class Store(Dialogs, BlobRows, Protocol):
     """Blocking; ``commit``, ``extend``, ``tell`` and ``renew`` are called from one thread, everything else from any."""
 
     url: str

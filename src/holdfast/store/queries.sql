@@ -18,7 +18,7 @@
 -- columns: checkpoint
 --     run_no int8, seq int8, epoch int8, kind text, scope text, branch text, name text, key text, n int8,
 --     version text, status text, attempts int8, started_ms int8, duration_ms float8, tokens int8, usd float8,
---     fingerprint bytea, inputs bytea, result bytea, delta bytea, checksum int8
+--     fingerprint bytea, inputs bytea, result bytea, delta bytea, blobs bytea, checksum int8
 
 -- name: append
 -- rows: <checkpoint>
@@ -384,3 +384,18 @@ SELECT CAST(pg_notify(:channel, '') AS TEXT)
 
 -- name: schema_number/postgres
 SELECT count(*) FROM holdfast.migration
+
+-- name: renew_blob
+UPDATE holdfast.blob SET written_ms = :now_ms WHERE hash = :hash RETURNING size_bytes
+
+-- name: put_blob_part
+-- What stands there may have been damaged, so it is written over.
+INSERT INTO holdfast.blob_part (hash, n, data) VALUES (:hash, :n, :data)
+ON CONFLICT (hash, n) DO UPDATE SET data = excluded.data
+
+-- name: put_blob
+INSERT INTO holdfast.blob (hash, size_bytes, written_ms) VALUES (:hash, :size_bytes, :now_ms)
+ON CONFLICT (hash) DO UPDATE SET size_bytes = excluded.size_bytes, written_ms = excluded.written_ms
+
+-- name: blob_part
+SELECT data FROM holdfast.blob_part WHERE hash = :hash AND n = :n

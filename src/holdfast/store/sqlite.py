@@ -20,6 +20,7 @@ from holdfast.store.protocol import Batch, Code, Committed, News, RunRow, Taken,
 from holdfast.store.reading import Reading, Rows, all_rows
 from holdfast.store.refusing import Refused
 from holdfast.store.settling import in_halves
+from holdfast.store.sql_blobs import SQLBlobs
 from holdfast.store.sqlite_due import due
 from holdfast.store.sqlite_file import abandon, explain, in_transaction, open_to_read, open_to_write
 from holdfast.store.sqlite_log import doubt_log, settle_log
@@ -34,7 +35,7 @@ TELL_BUSY_MS = 1000  # news wait no longer for another process's write, since st
 _parked: list[object] = []
 
 
-class SQLiteStore(Reading):
+class SQLiteStore(Reading, SQLBlobs):
     """``vfs`` names a registered SQLite file system, for tests that make the disk fail."""
 
     durable = True
@@ -223,6 +224,9 @@ class SQLiteStore(Reading):
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         return self._write(lambda db: in_transaction(db, lambda: work(Transaction(db))))
+
+    def _transact_now(self, work: Callable[[owners.Transaction, int], T]) -> T:
+        return self._transact(lambda t: work(t, self.now_ms()))
 
     def _open_writer(self) -> apsw.Connection:
         self._note_process()

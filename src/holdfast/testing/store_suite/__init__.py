@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from .blobs import Keeping
 from .dialogs import Talking
 from .forks import Forks
 from .life import Life
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-class StoreSuite(Records, Forks, Owners, Queues, Telling, Talking, Life):
+class StoreSuite(Records, Keeping, Forks, Owners, Queues, Telling, Talking, Life):
     @pytest.fixture
     def make_store(self) -> MakeStore:
         raise NotImplementedError("give the class a fixture make_store")

@@ -75,7 +75,26 @@ CREATE TABLE holdfast.checkpoint (
     inputs bytea,
     result bytea,
     delta bytea,
+    blobs bytea,
     PRIMARY KEY (run_no, seq)
+);
+
+-- Which blobs are named by a row, for whoever looks for those that none names.
+CREATE INDEX checkpoint_blobs ON holdfast.checkpoint (run_no) WHERE blobs IS NOT NULL;
+
+-- Values too big for a row, by the hash of their content. A blob is whole once it has a row in the first table; when that
+-- was written, or its content was asked to be kept again, says that somebody may be about to name it.
+CREATE TABLE holdfast.blob (
+    hash bytea PRIMARY KEY NOT NULL,
+    size_bytes bigint NOT NULL,
+    written_ms bigint NOT NULL
+);
+
+CREATE TABLE holdfast.blob_part (
+    hash bytea NOT NULL,
+    n bigint NOT NULL,
+    data bytea NOT NULL,
+    PRIMARY KEY (hash, n)
 );
 
 CREATE TABLE holdfast.claim (

@@ -71,9 +71,28 @@ CREATE TABLE checkpoint (
     fingerprint BLOB NOT NULL,
     inputs BLOB,
     result BLOB,
-    delta BLOB
+    delta BLOB,
+    blobs BLOB
 );
 CREATE UNIQUE INDEX checkpoint_place ON checkpoint (run_no, seq);
+
+-- Which blobs are named by a row, for whoever looks for those that none names.
+CREATE INDEX checkpoint_blobs ON checkpoint (run_no) WHERE blobs IS NOT NULL;
+
+-- Values too big for a row, by the hash of their content. A blob is whole once it has a row in the first table; when that
+-- was written, or its content was asked to be kept again, says that somebody may be about to name it.
+CREATE TABLE blob (
+    hash BLOB PRIMARY KEY NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    written_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE blob_part (
+    hash BLOB NOT NULL,
+    n INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX blob_part_place ON blob_part (hash, n);
 
 CREATE TABLE claim (
     run_no INTEGER NOT NULL,
