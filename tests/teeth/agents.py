@@ -30,7 +30,9 @@ PLANTED = [
     Plant(
         "an answer of a model is handed on before it is durable",
         ADK + "models.py",
-        "        await invocation.record(row)\n        if held is not None:\n            yield held\n",
+        "            await invocation.record(row)\n        finally:\n            invocation.landed(flight)\n"
+        "        if held is not None:\n            yield held\n",
+        "        finally:\n            invocation.landed(flight)\n"
         "        if held is not None:\n            yield held\n        await invocation.record(row)\n",
         [TURNS + "test_streams_are_recalled_whole"],
     ),

@@ -18,8 +18,8 @@ PLANTED = [
     Plant(
         "a blob that was damaged counts as kept",
         BLOBS,
-        "self._store.renew_blob(found.hash) and self.flaw_of(found) is None",
-        "self._store.renew_blob(found.hash)",
+        "self._store.renew_blob(named.hash) and self.flaw_of(named) is None",
+        "self._store.renew_blob(named.hash)",
         [APART + "test_a_blob_is_not_trusted_to_say_how_much_memory_it_takes"],
     ),
     Plant(

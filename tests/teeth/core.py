@@ -206,8 +206,8 @@ PLANTED = [
     Plant(
         "a checksum leaves out the change of state",
         "src/holdfast/store/protocol.py",
-        "self.fingerprint, self.inputs, self.result, self.delta)",
-        "self.fingerprint, self.inputs, self.result)",
+        "self.fingerprint, self.inputs, self.result, self.delta, self.blobs)",
+        "self.fingerprint, self.inputs, self.result, self.blobs)",
         [PROMISES + "test_a_changed_row_is_not_believed"],
     ),
     Plant(
@@ -333,8 +333,8 @@ PLANTED = [
     Plant(
         "every recorded step is executed again",
         "src/holdfast/calls.py",
-        "    if row is not None:\n        await recalled(call, row)\n",
-        "    if False:\n        await recalled(call, row)\n",
+        "    if row is not None:\n        return await _recalled(call, row)\n",
+        "    if False:\n        return await _recalled(call, row)\n",
         [SWEEP + "test_an_initial_state_goes_along"],
     ),
 ]
