@@ -126,8 +126,9 @@ class Folding:
             told.live, told.taken = self._ranges, self.taken
 
 
-def live_rows(store: Store, run_no: int) -> list[Checkpoint] | None:
-    """What a resume has to read of a run; None where rows are missing of it. Blocks on the store."""
+def live_rows(store: Store, run_no: int) -> tuple[list[Checkpoint] | None, bool]:
+    """(what a resume has to read of a run, whether that is a part that a row tells of: else it is all there is). None
+    where rows are missing in that part. Blocks on the store."""
     rows: list[Checkpoint] = []
     until, size, looks = AFTER_ALL, _PAGE, True
     while True:
@@ -139,9 +140,9 @@ def live_rows(store: Store, run_no: int) -> list[Checkpoint] | None:
                 break
             if (told := _telling(page[k])) is not None:
                 ranges: list[list[int]] = [*(told.live or []), *([seq, seq] for seq in told.taken)]
-                return _with_those(store, run_no, sorted(ranges), rows[k:])
+                return _with_those(store, run_no, sorted(ranges), rows[k:]), True
         if len(page) < size:
-            return rows
+            return rows, False
         until, size = page[0].seq - 1, 2 * size
 
 

@@ -38,8 +38,8 @@ class Recorded(NamedTuple):
 
 def recorded_live(store: Store, run: RunRow) -> Recorded:
     """What the same code goes on with: the rows that are live. Blocks on the store."""
-    rows = live_rows(store, run.no)
-    if rows is None or not rows or rows[-1].seq == len(rows):
+    rows, is_part = live_rows(store, run.no)
+    if rows is None or not is_part:
         return recorded(store, run, rows)
     claims, folded = store.claims(run.no), rows[-1].seq - len(rows)
     if repaired_in(rows) or damage_of(run, rows, claims, folded=folded) is not None:

@@ -158,8 +158,11 @@ def test_what_is_live_is_a_part_of_what_is_there() -> None:
     first, second = World(stops_at="n50"), World()
     first.names = second.names = names
     _, _, store = lives(numbered, first, second)
-    rows = live_rows(store, 1)
-    assert rows is not None and len(rows) < 20 and rows[-1].seq == len(store.load(1))
+    rows, is_part = live_rows(store, 1)
+    assert is_part and rows is not None and len(rows) < 20 and rows[-1].seq == len(store.load(1))
+    gone = rows[0].seq
+    del store._data.checkpoints[1][gone]
+    assert live_rows(store, 1) == (None, True), "then all is read, and what is missing is told"
 
 
 # -- a loop beside others --------------------------------------------------------------------------------------

@@ -99,4 +99,11 @@ PLANTED = [
         "            if False:",
         [_EACH + "test_behind_the_loop_the_scope_is_the_one_before_it"],
     ),
+    Plant(
+        "a row that is missing is taken for folded",
+        "src/holdfast/folding.py",
+        "            return rows, False\n",
+        "            return rows, True\n",
+        ["tests/crash/test_promises.py::test_a_step_whose_row_is_out_of_place_is_not_executed_again"],
+    ),
 ]
