@@ -137,7 +137,7 @@ def edited(seed: int, counted: Counter[str]) -> Story:
         original = back.program
         ended = yield from _to_its_end(back, original, chance, bank, counted)
         counted[f"{how}, put back: {ended[0]}"] += 1
-        if problem := _of_edited(ended, original, "salvage", bank):
+        if problem := _of_edited(ended, original, "salvage", bank, edited_had=program.options):
             return told(f"put back: {problem}")
     return []
 
@@ -175,8 +175,14 @@ def _to_its_end(
     return ["endless", "", LIVES_MAX]
 
 
-def _of_edited(ended: list[Any], program: Drawn, how: str, bank: Counter[tuple[str, str]]) -> str | None:
-    """What is wrong with how an edited program has ended."""
+def _of_edited(
+    ended: list[Any],
+    program: Drawn,
+    how: str,
+    bank: Counter[tuple[str, str]],
+    edited_had: frozenset[str] = frozenset(),
+) -> str | None:
+    """What is wrong with how an edited program has ended. ``edited_had``: the options of the one before it."""
     plain, books = program.without()
     if twice := {each: times for each, times in bank.items() if times > 1}:
         return f"paid more than once: {twice}"
@@ -188,8 +194,9 @@ def _of_edited(ended: list[Any], program: Drawn, how: str, bank: Counter[tuple[s
         if ended[0] == "done" and (unpaid := set(books) - set(bank)):
             return f"it is done, and never paid {sorted(unpaid)}"
         return None
-    grown = ended[0] == "CodecError" and "grown" in program.options and "fields new ['words']" in ended[1]
-    return None if grown or ended[0] in LOUD else f"it ended with {ended}"
+    grown = "grown" in program.options and "fields new ['words']" in ended[1]
+    grown |= "grown" in edited_had and "fields gone ['words'], fields new []" in ended[1]
+    return None if (ended[0] == "CodecError" and grown) or ended[0] in LOUD else f"it ended with {ended}"
 
 
 def _acknowledged(life: Lived, *, done_only: bool = False) -> set[tuple[str, str]]:
