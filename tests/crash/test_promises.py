@@ -379,10 +379,10 @@ def test_who_gives_up_while_loading_leaves_the_failure_to_be_tried_anew(store: S
         loading, go, load = asyncio.Event(), threading.Event(), store.load
         loop = asyncio.get_running_loop()
 
-        def slowly(run_no: int, *, after: int = 0) -> Any:
+        def slowly(run_no: int, **which: Any) -> Any:
             loop.call_soon_threadsafe(loading.set)
             go.wait(10)
-            return load(run_no, after=after)
+            return load(run_no, **which)
 
         store.load = slowly  # type: ignore[method-assign]
         resuming = asyncio.create_task(hf.run(once_refused(), id="x"))
