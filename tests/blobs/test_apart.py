@@ -506,6 +506,35 @@ def test_a_new_version_keeps_them(tmp_path: Path) -> None:
     assert None not in kept and all(len(row.result or b"") < 200 for row in rows)
 
 
+@workflow(version="1")
+async def child() -> bytes:
+    return b"c" * BIG
+
+
+def test_what_stays_in_its_row_is_read_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    @workflow(version="1")
+    async def told() -> list[int]:
+        found = [len(await holdfast.current().run(child(), id="kid")), len(await holdfast.wait_for("more", bytes))]
+        async for n in holdfast.each(range(4)):  # each turn tells how the loop has changed the state
+            holdfast.state[f"page {n}"] = str(n) * BIG
+            await read(n, 1)
+        await last()
+        return [*found, len(holdfast.state["page 3"])]
+
+    async def begun(hf: Holdfast) -> list[int]:
+        run = await hf.start(told(), id="a")
+        await hf.send("a", "more", b"s" * BIG)
+        return await run.wait()
+
+    with contextlib.suppress(Crash):
+        in_store(path, begun)
+    assert executed == [0, 1, 2, 3, "last"]
+    assert in_store(path, lambda hf: hf.run(told(), id="a")) == [BIG] * 3
+    assert executed == [0, 1, 2, 3, "last", "last"]
+
+
 def test_on_postgresql(postgres_url: str) -> None:
     for _ in range(2):
         with contextlib.suppress(Crash):
