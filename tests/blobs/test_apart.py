@@ -523,7 +523,7 @@ def test_what_stays_in_its_row_is_read_there(tmp_path: Path) -> None:
         await last()
         return [*found, len(holdfast.state["page 3"])]
 
-    async def begun(hf: Holdfast) -> list[int]:
+    async def begun(hf: Holdfast) -> Any:
         run = await hf.start(told(), id="a")
         await hf.send("a", "more", b"s" * BIG)
         return await run.wait()
