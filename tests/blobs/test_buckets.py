@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import obstore
 import pytest
+import scan_plans
 from obstore.store import from_url
 from tests.servers.s3 import make_bucket, s3_server
 
@@ -21,6 +23,7 @@ import holdfast
 from holdfast import Blob, CodecError, Holdfast, StoreError, buckets, step, workflow
 from holdfast.blobs import PART_BYTES
 from holdfast.buckets import Bucket
+from holdfast.cli import _main
 from holdfast.store.memory import MemoryStore
 
 CONTENT = b"".join(n.to_bytes(4, "big") for n in range(3 * PART_BYTES))  # 12 MiB: more than one piece of an upload
@@ -263,7 +266,12 @@ def test_what_a_disk_has_failed_to_take_is_written_again(
 ) -> None:
     bucket, put = Bucket(MemoryStore(), f"file://{tmp_path}/kept"), list[str]()
     written = bucket._put
-    monkeypatch.setattr(bucket, "_put", lambda name, content: (put.append(name), written(name, content)))
+
+    def noted(name: str, content: Any) -> None:
+        put.append(name)
+        written(name, content)
+
+    monkeypatch.setattr(bucket, "_put", noted)
     with monkeypatch.context() as failing:
         failing.setattr(buckets, "_sync", lambda path: (path / "no folder").stat())
         with pytest.raises(StoreError, match=r"kept/[0-9a-f]{64}"):
@@ -294,6 +302,23 @@ def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOLDFAST_BLOBS", f"file://{tmp_path}/kept")
     begun(tmp_path / "a.db", None, file)
     assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+@pytest.mark.parametrize("place", ["", "kept"])
+def test_a_plan_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    path = tmp_path / "a.db"
+    monkeypatch.setenv("HOLDFAST_BLOBS", place and f"file://{tmp_path}/{place}")
+    with pytest.raises(holdfast.StepFailed, match="not yet"):
+        in_store(path, None, lambda hf: hf.run(scan_plans.scans(), id="a"))
+    monkeypatch.setattr(scan_plans, "is_deployed", True)
+    _main(["plan", "a", "--against", "scan_plans", "--store", str(path)])
+    assert "the code would keep a big value" in " ".join(capsys.readouterr().out.split())
+    db = apsw.Connection(str(path))
+    assert db.execute("SELECT count(*) FROM blob").fetchall() == [(0,)]
+    db.close()
+    assert list(tmp_path.glob("kept/*")) == []
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
