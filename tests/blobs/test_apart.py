@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import random
@@ -26,6 +27,7 @@ from holdfast import CodecError, Holdfast, StoreError, step, workflow
 from holdfast.blobs import APART_FROM_BYTES, PART_BYTES, Blobs, reference_in
 from holdfast.bringing import LAST, Bringing
 from holdfast.cli import _main
+from holdfast.home import MOVERS
 from holdfast.planning import plan_run, unwritten
 from holdfast.store import Checkpoint, open_store
 from holdfast.store.memory import MemoryStore
@@ -382,6 +384,28 @@ def test_one_that_cannot_be_kept_stops_the_run_and_is_no_failure_of_the_step() -
         await hf.aclose()
 
     asyncio.run(main())
+
+
+def test_what_fails_beside_what_has_stopped_the_run_is_not_told_by_asyncio(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(MemoryStore):
+        all_at_once = threading.Barrier(MOVERS)
+
+        def put_blob(self, *args: Any, **options: Any) -> None:
+            self.all_at_once.wait(60)
+            raise StoreError("the disk is full")
+
+    @workflow(version="1")
+    async def gathered() -> None:
+        await asyncio.gather(*map(read, range(MOVERS)))
+
+    async def main() -> None:
+        async with Holdfast(Failing()) as hf:
+            with pytest.raises(StoreError, match="the disk is full"):
+                await hf.run(gathered(), id="a")
+
+    asyncio.run(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 # -- whole processes -------------------------------------------------------------------------------------------
