@@ -56,8 +56,9 @@ def reference_in(data: bytes | None) -> Reference | None:
     return Reference(hash, size_bytes) if found.code == REFERENCE else None
 
 
-# An extension of either kind, from the byte of its kind on: a list of two, of which the first is the hash.
-_NAMED = re.compile(b"[%c%c]\\x92\\xc4\\x20(.{32})" % (BLOB, REFERENCE), re.DOTALL)
+# An extension of either kind, from the byte of its kind on: a list of two, of which the first is the hash. Looked ahead
+# for, since what only looks like one may end in the beginning of another.
+_NAMED = re.compile(b"(?=[%c%c]\\x92\\xc4\\x20(.{32}))" % (BLOB, REFERENCE), re.DOTALL)
 _SIGN = b"\x92\xc4\x20"
 
 

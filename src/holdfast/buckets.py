@@ -10,7 +10,7 @@ import os
 import threading
 from _blake2 import blake2b
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -34,11 +34,12 @@ class Bucket(Blobs):
 
     def __init__(self, store: Store, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in SCHEMES or parts.username or parts.query or (parts.scheme == "file" and parts.netloc):
+        where = parts.path.startswith("/") and not parts.netloc if parts.scheme == "file" else parts.netloc
+        if parts.scheme not in SCHEMES or not where or "@" in parts.netloc or parts.query or parts.fragment:
             raise StoreError(
-                f"blobs= names a folder or a bucket, by a URL without user, password or options, such as "
+                f"blobs= names a folder or a bucket, by an absolute URL without user, password or options, such as "
                 f"file:///var/blobs, s3://bucket/prefix, gs://bucket/prefix or az://account/container; it begins with "
-                f"{parts.scheme or 'none of these'}."
+                f"{parts.scheme or 'none of these'}. Write %23 for a # in a name, %3F for a ?."
             )
         try:
             import obstore
@@ -49,6 +50,7 @@ class Bucket(Blobs):
         self.url = url.rstrip("/")
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         self._made: ObjectStore | None = None
+        self._reached = False  # whether the folders it is in survive the loss of power
         self._lock = threading.Lock()
 
     def uri(self, hash: bytes) -> str:
@@ -69,9 +71,11 @@ class Bucket(Blobs):
     def keep(self, content: bytes) -> Reference:
         named = Reference(hash_of(content), len(content))
         name = _value_name(named)
-        if self._size_of(name) is None or self.flaw_of(named) is not None:
-            with _explained(self.uri(named.hash)):
+        is_new = self._size_of(name) is None or self.flaw_of(named) is not None
+        with _explained(self.uri(named.hash)):
+            if is_new:
                 self._put(name, compressed(content))
+            self._settle(name, is_new=is_new)
         return named
 
     def content(self, named: Reference) -> bytes:
@@ -101,11 +105,19 @@ class Bucket(Blobs):
 
     def keep_stream(self, stream: IO[bytes]) -> Reference:
         named = reference_of(stream)
-        if self._size_of(named.hash.hex()) != named.size_bytes:
-            stream.seek(0)
-            with _explained(self.uri(named.hash)):
-                self._put(named.hash.hex(), _unchanged(named, stream))
+        name = named.hash.hex()
+        is_new = not self._holds(named)
+        with _explained(self.uri(named.hash)):
+            if is_new:
+                stream.seek(0)
+                self._put(name, _unchanged(named, stream))
+            self._settle(name, is_new=is_new)
         return named
+
+    def _holds(self, named: Reference) -> bool:
+        """Whether the file is there already. What lies in a bucket is not read: that may cost money."""
+        is_there = self._size_of(named.hash.hex()) == named.size_bytes
+        return is_there and (self._folder is None or super().flaw_of(named) is None)
 
     def has(self, named: Reference) -> bool:
         return self._size_of(named.hash.hex()) is not None or super().has(named)
@@ -149,14 +161,23 @@ class Bucket(Blobs):
             self._api.put(self._objects, name, content)
         else:
             self._api.put(self._objects, name, content, chunk_size=_UPLOADED_BYTES, max_concurrency=_UPLOADS)
-        if self._folder is not None:
-            # The row that will name it survives the loss of power; so must this.
-            for path in (self._folder / name, self._folder):
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+
+    def _settle(self, name: str, *, is_new: bool) -> None:
+        """The row that will name it survives the loss of power; so must this. Who put what is there already may have
+        been killed before it had come to this."""
+        if self._folder is None:
+            return
+        try:
+            _sync(self._folder / name)
+            _sync(self._folder)
+        except OSError:
+            if is_new:  # asked once more, the system would say that all is well
+                (self._folder / name).unlink(missing_ok=True)
+            raise
+        for folder in () if self._reached else self._folder.parents:
+            with suppress(PermissionError):  # another's, who has made it
+                _sync(folder)
+        self._reached = True
 
 
 @contextmanager
@@ -170,6 +191,14 @@ def _explained(uri: str, *, may_be_missing: bool = False) -> Iterator[None]:
         if may_be_missing and isinstance(error, FileNotFoundError):
             raise
         raise StoreError(f"{uri}: {str(error).partition(chr(10))[0]}") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _value_name(named: Reference) -> str:

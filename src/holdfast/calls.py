@@ -310,6 +310,8 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
             row.result = Failure.of_step(failure).encode()
         row.duration_ms = (clock.monotonic() - began) * 1000
         row.tokens, row.usd = progress.tokens, progress.usd
+        # Only here: who recalls a signal, a child or a turn of a loop reads it in its row.
+        await set_apart(run, row)
         try:
             await recorded(call, row, change)
         except CodecError as unfit:
@@ -333,7 +335,6 @@ async def _execute(call: Invocation, execute: Execute, row: Checkpoint, inputs: 
 async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
     """Have the row committed, and wait for its turn to reach the workflow. ``kept``: the row of an earlier attempt that
     it is taken from."""
-    await set_apart(call.frame.run, row)
     pending = Pending(call.frame, row, changed=bool(change), in_thread=call.in_thread)
     try:
         call.frame.run.record(pending, change, kept)

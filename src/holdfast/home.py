@@ -121,7 +121,9 @@ class Home:
         with self._lock:
             if self._movers is None:
                 self._movers = concurrent.futures.ThreadPoolExecutor(MOVERS, thread_name_prefix="holdfast-blob")
-        return asyncio.get_running_loop().run_in_executor(self._movers, method, *args)
+        moving = asyncio.get_running_loop().run_in_executor(self._movers, method, *args)
+        moving.add_done_callback(_seen)
+        return moving
 
     def _lookout(self, loop: asyncio.AbstractEventLoop) -> Lookout:
         lookout = self._lookouts.get(loop)
@@ -194,6 +196,12 @@ class Home:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _seen(moved: asyncio.Future[Any]) -> None:
+    """Its error is told to whoever waits. Of a run that stopped meanwhile nobody does, and what stopped it was told."""
+    if not moved.cancelled():
+        moved.exception()
 
 
 _all: weakref.WeakSet[Home] = weakref.WeakSet()

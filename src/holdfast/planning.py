@@ -12,11 +12,12 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from . import body, branches, whereabouts
 from .admission import only_planned
 from .beginning import Beginning
+from .blobs import Blobs
 from .claiming import Claimed, Record, record_of
 from .delivery import Stop
 from .errors import Diverged, HoldfastError, StoreError
@@ -233,3 +234,22 @@ class Unwritten:
 
 def unwritten(store: Store) -> Store:
     return cast("Store", Unwritten(store))
+
+
+class UnwrittenBlobs:
+    """The same of where big values are kept, which may be a folder or a bucket."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    def keep(self, content: object) -> NoReturn:
+        raise StoreError("the code would keep a big value (holdfast.Blob.of), and it is only planned.")
+
+    keep_stream = keep
+
+
+def unwritten_blobs(blobs: Blobs) -> Blobs:
+    return cast("Blobs", UnwrittenBlobs(blobs))

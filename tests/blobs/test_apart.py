@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import random
@@ -26,6 +27,7 @@ from holdfast import CodecError, Holdfast, StoreError, step, workflow
 from holdfast.blobs import APART_FROM_BYTES, PART_BYTES, Blobs, reference_in
 from holdfast.bringing import LAST, Bringing
 from holdfast.cli import _main
+from holdfast.home import MOVERS
 from holdfast.planning import plan_run, unwritten
 from holdfast.store import Checkpoint, open_store
 from holdfast.store.memory import MemoryStore
@@ -384,6 +386,28 @@ def test_one_that_cannot_be_kept_stops_the_run_and_is_no_failure_of_the_step() -
     asyncio.run(main())
 
 
+def test_what_fails_beside_what_has_stopped_the_run_is_not_told_by_asyncio(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(MemoryStore):
+        all_at_once = threading.Barrier(MOVERS)
+
+        def put_blob(self, *args: Any, **options: Any) -> None:
+            self.all_at_once.wait(60)
+            raise StoreError("the disk is full")
+
+    @workflow(version="1")
+    async def gathered() -> None:
+        await asyncio.gather(*map(read, range(MOVERS)))
+
+    async def main() -> None:
+        async with Holdfast(Failing()) as hf:
+            with pytest.raises(StoreError, match="the disk is full"):
+                await hf.run(gathered(), id="a")
+
+    asyncio.run(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 # -- whole processes -------------------------------------------------------------------------------------------
 
 
@@ -504,6 +528,35 @@ def test_a_new_version_keeps_them(tmp_path: Path) -> None:
     rows = rows_of(path, "a")
     kept = {row.blobs for row in rows if row.name == "read" and not row.scope}
     assert None not in kept and all(len(row.result or b"") < 200 for row in rows)
+
+
+@workflow(version="1")
+async def child() -> bytes:
+    return b"c" * BIG
+
+
+def test_what_stays_in_its_row_is_read_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    @workflow(version="1")
+    async def told() -> list[int]:
+        found = [len(await holdfast.current().run(child(), id="kid")), len(await holdfast.wait_for("more", bytes))]
+        async for n in holdfast.each(range(4)):  # each turn tells how the loop has changed the state
+            holdfast.state[f"page {n}"] = str(n) * BIG
+            await read(n, 1)
+        await last()
+        return [*found, len(holdfast.state["page 3"])]
+
+    async def begun(hf: Holdfast) -> Any:
+        run = await hf.start(told(), id="a")
+        await hf.send("a", "more", b"s" * BIG)
+        return await run.wait()
+
+    with contextlib.suppress(Crash):
+        in_store(path, begun)
+    assert executed == [0, 1, 2, 3, "last"]
+    assert in_store(path, lambda hf: hf.run(told(), id="a")) == [BIG] * 3
+    assert executed == [0, 1, 2, 3, "last", "last"]
 
 
 def test_on_postgresql(postgres_url: str) -> None:

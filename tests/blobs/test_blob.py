@@ -19,7 +19,7 @@ import pytest
 
 import holdfast
 from holdfast import Blob, CodecError, Holdfast, step, workflow
-from holdfast.blobs import PART_BYTES, hashes_in
+from holdfast.blobs import PART_BYTES, Blobs, hashes_in
 from holdfast.store import Checkpoint
 from holdfast.store.memory import MemoryStore
 
@@ -213,6 +213,14 @@ def test_every_blob_that_a_value_names_is_found() -> None:
     assert hashes_in(None, data) == b"".join(each.hash for each in named)
     assert hashes_in(data, known=named[2].hash) == b"".join(named[n].hash for n in (2, 0, 1))
     assert hashes_in(b"\x93\x01\x02\x03", None) is None
+
+
+def test_what_only_looks_like_a_hash_hides_none() -> None:
+    blobs = Blobs(MemoryStore())
+    named = blobs.keep(b"x")
+    for cut in range(4, 34):  # bytes that look like the beginning of a reference, before one
+        data = b"\x19\x92\xc4\x20" + bytes(cut - 4) + named.encode()
+        assert named.hash in (hashes_in(data) or b"")
 
 
 def test_a_big_result_of_blobs_names_them_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import subprocess
 import sys
 import textwrap
@@ -11,14 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import obstore
 import pytest
+import scan_plans
 from obstore.store import from_url
 from tests.servers.s3 import make_bucket, s3_server
 
 import holdfast
-from holdfast import Blob, CodecError, Holdfast, StoreError, step, workflow
+from holdfast import Blob, CodecError, Holdfast, StoreError, buckets, step, workflow
 from holdfast.blobs import PART_BYTES
+from holdfast.buckets import Bucket
+from holdfast.cli import _main
+from holdfast.store.memory import MemoryStore
 
 CONTENT = b"".join(n.to_bytes(4, "big") for n in range(3 * PART_BYTES))  # 12 MiB: more than one piece of an upload
 VALUE = "text " * 30_000
@@ -214,11 +220,75 @@ def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, file: str) -> 
     assert in_store(path, None, lambda hf: hf.run(text(), id="a")) == len(VALUE)
 
 
-@pytest.mark.parametrize("url", ["ftp://x/y", "blobs", "s3://key:secret@bucket/x", "file://host/x"])
+NO_PLACES = [
+    "ftp://x/y",
+    "blobs",
+    "s3://key:secret@bucket/x",
+    "s3://:secret@bucket/x",
+    "az://account/x#secret",
+    "s3://",
+    "file://host/x",
+    "file:x",  # would be another folder wherever the program is started
+    "file://",
+    "file:///x#y",
+]
+
+
+@pytest.mark.parametrize("url", NO_PLACES)
 def test_what_is_no_place_for_blobs(url: str) -> None:
     with pytest.raises(StoreError, match="blobs= names a folder or a bucket") as refused:
         holdfast.open("memory://", blobs=url)
     assert "secret" not in str(refused.value)
+
+
+KEPT: list[Callable[[Bucket], Any]] = [
+    lambda bucket: bucket.keep(CONTENT),
+    lambda b: b.keep_stream(io.BytesIO(CONTENT)),
+]
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_what_another_put_in_a_folder_is_on_the_disk_before_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Callable[[Bucket], Any]
+) -> None:
+    folder, synced = tmp_path / "a" / "b", list[Path]()
+    monkeypatch.setattr(buckets, "_sync", synced.append)
+    for _ in range(2):  # the first may have been killed behind its last write
+        synced.clear()
+        keep(Bucket(MemoryStore(), f"file://{folder}"))
+        (file,) = folder.iterdir()
+        assert {file, folder, folder.parent, tmp_path} <= set(synced)
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_what_a_disk_has_failed_to_take_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Callable[[Bucket], Any]
+) -> None:
+    bucket, put = Bucket(MemoryStore(), f"file://{tmp_path}/kept"), list[str]()
+    written = bucket._put
+
+    def noted(name: str, content: Any) -> None:
+        put.append(name)
+        written(name, content)
+
+    monkeypatch.setattr(bucket, "_put", noted)
+    with monkeypatch.context() as failing:
+        failing.setattr(buckets, "_sync", lambda path: (path / "no folder").stat())
+        with pytest.raises(StoreError, match=r"kept/[0-9a-f]{64}"):
+            keep(bucket)
+    keep(bucket)
+    assert len(put) == 2, "a second fsync says nothing of what the first one lost"
+    keep(bucket)
+    assert len(put) == 2
+
+
+def test_a_damaged_file_in_a_folder_is_mended_by_who_keeps_it_again(tmp_path: Path) -> None:
+    bucket = Bucket(MemoryStore(), f"file://{tmp_path}/kept")
+    named = bucket.keep_stream(io.BytesIO(CONTENT))
+    (file,) = (tmp_path / "kept").iterdir()
+    file.write_bytes(CONTENT[:-1] + b"x")
+    assert bucket.keep_stream(io.BytesIO(CONTENT)) == named
+    assert b"".join(bucket.parts(named)) == CONTENT
 
 
 def test_clouds_are_reached_the_same_way() -> None:
@@ -232,6 +302,23 @@ def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOLDFAST_BLOBS", f"file://{tmp_path}/kept")
     begun(tmp_path / "a.db", None, file)
     assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+@pytest.mark.parametrize("place", ["", "kept"])
+def test_a_plan_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    path = tmp_path / "a.db"
+    monkeypatch.setenv("HOLDFAST_BLOBS", place and f"file://{tmp_path}/{place}")
+    with pytest.raises(holdfast.StepFailed, match="not yet"):
+        in_store(path, None, lambda hf: hf.run(scan_plans.scans(), id="a"))
+    monkeypatch.setattr(scan_plans, "is_deployed", True)
+    _main(["plan", "a", "--against", "scan_plans", "--store", str(path)])
+    assert "the code would keep a big value" in " ".join(capsys.readouterr().out.split())
+    db = apsw.Connection(str(path))
+    assert db.execute("SELECT count(*) FROM blob").fetchall() == [(0,)]
+    db.close()
+    assert list(tmp_path.glob("kept/*")) == []
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:

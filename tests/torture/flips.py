@@ -194,7 +194,7 @@ def flips_of(ask: Callable[[str], list[dict[str, Any]]]) -> Iterator[Flip]:
     last = {row["run_no"]: row["seq"] for row in ask("SELECT run_no, max(seq) AS seq FROM checkpoint GROUP BY run_no")}
     for table in TABLES:
         for row in ask(f"SELECT * FROM {table}"):
-            rowid = " AND ".join(f"{name} = {_as_sql(row[name])}" for name in _ROWS[table])
+            rowid = " AND ".join(f"{name} = {as_sql(row[name])}" for name in _ROWS[table])
             of_run = [no for no, id in ids.items() if id == "big"] if table.startswith("blob") else []
             for column, held in row.items():
                 for bit, value in _flipped(held):
@@ -206,7 +206,7 @@ def flips_of(ask: Callable[[str], list[dict[str, Any]]]) -> Iterator[Flip]:
                     yield Flip(table, rowid, column, bit, value, named, hides)
 
 
-def _as_sql(held: int | bytes) -> str:
+def as_sql(held: int | bytes) -> str:
     return f"x'{held.hex()}'" if isinstance(held, bytes) else str(held)
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
-from tests.torture.flips import HARMLESS, Flip, Text, fill, flips_of, is_damage, sampled, told_of, wrongly_told
+from tests.torture.flips import HARMLESS, Flip, Text, as_sql, fill, flips_of, is_damage, sampled, told_of, wrongly_told
 
 import holdfast
 from holdfast.repairs import recorded
@@ -105,7 +105,9 @@ def test_a_flipped_bit_of_postgresql_is_found_or_does_no_harm(postgres_url: str)
     for flip in sampled(list(flips_of(tables.ask)), SEED, 1):
         ((before, *_),) = [tuple(row.values()) for row in tables.ask(_held(flip))]
         try:
-            tables.change(f"UPDATE {flip.table} SET {flip.column} = %s WHERE {flip.rowid}", _given(flip))
+            tables.change(
+                f"UPDATE {flip.table} SET {flip.column} = %s WHERE {_in_postgresql(flip.rowid)}", _given(flip)
+            )
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.GeneratedAlways, UnicodeDecodeError):
             continue  # PostgreSQL has no such text, two rows of one key, or another number of a run
         flipped += 1
@@ -121,7 +123,12 @@ def test_a_flipped_bit_of_postgresql_is_found_or_does_no_harm(postgres_url: str)
 
 
 def _held(flip: Flip) -> str:
-    return f"SELECT {flip.column} FROM {flip.table} WHERE {flip.rowid}"
+    return f"SELECT {flip.column} FROM {flip.table} WHERE {_in_postgresql(flip.rowid)}"
+
+
+def _in_postgresql(condition: str) -> str:
+    """Bytes are written otherwise than in SQLite."""
+    return condition.replace("x'", r"'\x")
 
 
 def _given(flip: Flip) -> Any:
@@ -131,6 +138,7 @@ def _given(flip: Flip) -> Any:
 def _moved(flip: Flip) -> str:
     """What names the row now that a part of its key may have been changed."""
     parts = flip.rowid.split(" AND ")
-    return " AND ".join(
-        f"{flip.column} = {flip.value}" if part.startswith(f"{flip.column} = ") else part for part in parts
+    moved = (
+        f"{flip.column} = {as_sql(flip.value)}" if part.startswith(f"{flip.column} = ") else part for part in parts
     )
+    return _in_postgresql(" AND ".join(moved))

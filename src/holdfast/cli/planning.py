@@ -21,7 +21,7 @@ from holdfast.cli.printing import console, escaped, fields, print_json
 from holdfast.cli.problems import Problem
 from holdfast.errors import HoldfastError
 from holdfast.known import call_again, marked_here, place_of
-from holdfast.planning import Plan, plan_run, unwritten
+from holdfast.planning import Plan, plan_run, unwritten, unwritten_blobs
 from holdfast.records import count, refuse_damaged
 from holdfast.rehearsal import Unrecorded
 from holdfast.store import FINISHED, Checkpoint, RunRow
@@ -93,7 +93,7 @@ def plan_command(
     with redirect_stdout(sys.stderr):
         found = {_name(workflow): workflow for module in map(module_named, modules) for workflow in _of(module)}
     with opened(store) as hf:
-        home = Holdfast(unwritten(hf._store), blobs=hf._blobs)
+        home = Holdfast(unwritten(hf._store), blobs=unwritten_blobs(hf._blobs))
         rows = _live(hf, list(found)) if id is None else iter([run_named(hf, id, store)])
         with redirect_stdout(sys.stderr):  # what the code prints on its way
             plans = [_planned(home, row, found, modules, timeout) for row in rows]
