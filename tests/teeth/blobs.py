@@ -86,6 +86,20 @@ PLANTED = [
         ["tests/blobs/test_buckets.py::test_what_was_in_the_database_before_is_found[file]"],
     ),
     Plant(
+        "a row names a file that is in a folder and not on the disk",
+        "src/holdfast/buckets.py",
+        "            _sync(self._folder / name)\n",
+        "            pass\n",
+        ["tests/blobs/test_buckets.py::test_what_another_put_in_a_folder_is_on_the_disk_before_it_is_named"],
+    ),
+    Plant(
+        "a plan keeps big values",
+        "src/holdfast/cli/planning.py",
+        "blobs=unwritten_blobs(hf._blobs)",
+        "blobs=hf._blobs",
+        ["tests/blobs/test_buckets.py::test_a_plan_keeps_nothing"],
+    ),
+    Plant(
         "what a bucket gives is not compared with its hash",
         "src/holdfast/buckets.py",
         "            yield bytes(piece)\n        if digest.digest() != named.hash:\n",

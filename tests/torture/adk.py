@@ -104,7 +104,8 @@ class Torture:
             codes = cut.live("worker", beside=2, kill_after_s=kill_after_s)
             self.findings.injected["workers"] += 2
             self.findings.injected["workers killed"] += codes[0] == -9
-            if wrong := begun_again(cut, whole, recorded, times=_SESSIONS):
+            in_flight = _SESSIONS if codes[0] == -9 else 0
+            if wrong := begun_again(cut, whole, recorded, times=_SESSIONS, in_flight=in_flight):
                 return wrong
             if codes == [0, 0]:
                 return cut.unfinished()
