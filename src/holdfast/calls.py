@@ -334,6 +334,11 @@ async def recorded(call: Placed, row: Checkpoint, change: dict[str, Any] | None,
     """Have the row committed, and wait for its turn to reach the workflow. ``kept``: the row of an earlier attempt that
     it is taken from."""
     await set_apart(call.frame.run, row)
+    await recorded_as_it_is(call, row, change, kept)
+
+
+async def recorded_as_it_is(call: Placed, row: Checkpoint, change: dict[str, Any] | None, kept: int = 0) -> None:
+    """The same, with the result in the row however big it is: no other row gets its number meanwhile."""
     pending = Pending(call.frame, row, changed=bool(change), in_thread=call.in_thread)
     try:
         call.frame.run.record(pending, change, kept)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from . import branches, clock, codec, delta, threads
 from .branches import Frame, current_frame
-from .calls import arrive, recalled, recorded, refuse_second_call
+from .calls import arrive, recalled, recorded_as_it_is, refuse_second_call
 from .errors import CodecError, HoldfastError, StateConflict
 from .folding import TURN, Told, told_by
 from .past import present
@@ -108,6 +108,7 @@ class _Loop(Generic[T]):
         self._watched: Watched | None = None
         self._turns = 0  # finished
         self._keys = b""  # what their keys come to
+        self._once = False  # whether a step that is executed once was begun in them
         self._seen: Counter[str] = Counter()  # the keys that were come to
         self._done_before: Counter[str] = Counter()  # of turns finished in another order than that of the items
         self._rows: list[Checkpoint] = []  # of finished turns, that are live
@@ -166,7 +167,7 @@ class _Loop(Generic[T]):
                 self._apply(row, told.state or {})
             elif k > whole:
                 self._note_change(row)
-        self._turns, self._keys = tells[-1].turns, tells[-1].keys
+        self._turns, self._keys, self._once = tells[-1].turns, tells[-1].keys, tells[-1].once
         self._whole = rows[whole].seq if whole >= 0 else 0
         self._rows = rows
         return await self._behind_finished()
@@ -220,7 +221,8 @@ class _Loop(Generic[T]):
     async def _finish(self, turn: _Turn) -> None:
         run, scope = self.frame.run, turn.frame.scope
         self._refuse_left(scope)
-        inside = run.folding.close(scope)
+        self._once = self._once or run.folding.has_once(scope)
+        inside = run.records.without_unmet(run.folding.close(scope))
         run.folding.fold(inside)
         run.records.fold(inside)
         change = turn.frame.view.change()
@@ -232,10 +234,15 @@ class _Loop(Generic[T]):
             self._keys = _come_to(self._keys, turn.key)
         state = self._whole_change(turn.frame.view, change)
         self._fold_turns(AFTER_ALL if state is not None else self._whole)
-        told = Told(self._turns, self._keys, state)
+        told = Told(self._turns, self._keys, state, once=self._once)
         run.folding.tell(told)
         row.result = told.encode()
-        await recorded(self, row, change)
+        try:
+            await recorded_as_it_is(self, row, change)  # what it tells of other rows is true now, and not later
+        except CodecError as unfit:  # the rows it was to stand for count as folded already: no other may tell so
+            raise run.poison(unfit) from None
+        if self._once and row.scope:  # another attempt of what is around may not come to the loop again
+            run.records.must_be_met(row)
         if state is not None:
             self._size, self._since, self._whole = len(row.result), 0, row.seq
         else:
@@ -284,7 +291,7 @@ class _Loop(Generic[T]):
         workflow's own change."""
         turn, self._turn = self._turn, None
         if turn is not None:
-            self.frame.run.folding.close(turn.frame.scope)
+            self.frame.run.folding.leave(turn.frame.scope)
             try:
                 if (change := turn.frame.view.change()) is not None:
                     self.frame.view.make(change)
