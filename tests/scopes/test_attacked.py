@@ -226,3 +226,15 @@ def test_the_same_payment_in_turns_and_behind_them_is_one_of_its_own() -> None:
     first, result, second, _ = lived(paying_on, "between")
     assert first == ["paid a", "paid a", "paid b"]
     assert (result, second) == ("a", ["between", "paid a"])
+
+
+@workflow(version="1")
+async def keyed_since() -> None:
+    async for turn in holdfast.each("abcd", key=str if world.edited else None):
+        await work(turn)
+
+
+def test_turns_that_are_known_otherwise_than_they_were_are_not_gone_through_again() -> None:
+    first, error, second, _ = lived(keyed_since, "c")
+    assert first == ["a", "b"] and second == []
+    assert isinstance(error, Diverged) and "key=" in str(error)
