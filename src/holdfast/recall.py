@@ -204,7 +204,11 @@ class Records:
     def without_unmet(self, rows: list[Checkpoint]) -> list[Checkpoint]:
         """Without those of irreversible steps that took effect, or may have, and that the program went past."""
         kept = {place for place in self._not_met if place in self._begun or place in self._at}
-        return [row for row in rows if place_of(row) not in kept] if kept else rows
+        if not kept:
+            return rows
+        # A recalled call stands for what is inside it. A turn does so only for what its code has asked for.
+        finished = {scope_of(*place_of(row)) for row in rows if row.seq in self._claimed and row.kind != "turn"}
+        return [row for row in rows if place_of(row) not in kept or not finished.isdisjoint(enclosing(row.scope))]
 
     def fold(self, rows: list[Checkpoint]) -> None:
         """A finished turn stands for these from now on; nobody asks for them again."""

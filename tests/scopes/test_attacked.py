@@ -238,3 +238,22 @@ def test_turns_that_are_known_otherwise_than_they_were_are_not_gone_through_agai
     first, error, second, _ = lived(keyed_since, "c")
     assert first == ["a", "b"] and second == []
     assert isinstance(error, Diverged) and "key=" in str(error)
+
+
+async def item(name: str) -> None:
+    async for turn in holdfast.each(range(2)):
+        await pay(f"{name}{turn}")
+
+
+@workflow(version="1")
+async def mapping_in_turns() -> str:
+    async for turn in holdfast.each(range(3)):
+        await holdfast.map(item, [f"{turn}x"])
+        await work(turn)
+    return "done"
+
+
+def test_a_recalled_item_stands_for_the_payments_inside_it() -> None:
+    first, result, second, _ = lived(mapping_in_turns, 0)
+    assert first == ["paid 0x0", "paid 0x1"]
+    assert (result, second) == ("done", [0, "paid 1x0", "paid 1x1", 1, "paid 2x0", "paid 2x1", 2])
