@@ -31,16 +31,18 @@ class Told(msgspec.Struct, omit_defaults=True):
     """What the row of a turn says of its loop: how many ``turns`` are finished, what their keys come to, how the loop
     has changed the state since it began (``state``, operations; None where that is added up from the rows of the turns
     before), and which rows before it are ``live`` (ranges; None where it does not say). Of ``taken`` only that they
-    have taken a signal is of interest still."""
+    have taken a signal is of interest still. ``once``: whether a step that is executed once was begun in them."""
 
     turns: int
     keys: bytes = b""
     state: dict[str, Any] | None = None
     live: list[list[int]] | None = None
     taken: list[int] = []
+    once: bool = False
 
     def encode(self) -> bytes:
-        plain = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, b"", [])}
+        told = msgspec.structs.asdict(self)
+        plain = {name: value for name, value in told.items() if value not in (None, b"", [], False)}
         return codec.encode({**plain, "live": self.live}, codec.Types.none, "a turn")
 
 
@@ -64,6 +66,16 @@ def _telling(row: Checkpoint) -> Told | None:
     return told if told.live is not None else None
 
 
+def is_irreversible(row: Checkpoint) -> bool:
+    """Whether it says that a step is executed once, itself or as the row of a turn."""
+    if row.kind != TURN:
+        return row.status == "intent"
+    try:
+        return told_by(row).once
+    except CodecError:  # told by who comes to need it
+        return False
+
+
 class Folding:
     """The numbers of a run's live rows, and the turns that are under way. ``rows``: what is recorded, all of it or what
     is live of it."""
@@ -71,6 +83,8 @@ class Folding:
     def __init__(self, rows: list[Checkpoint]) -> None:
         self._ranges: list[list[int]] = []
         self._open: dict[str, list[Checkpoint]] = {}  # the rows inside, by the scope of a turn
+        self._left: dict[str, list[Checkpoint]] = {}  # the same, of turns that were left: a new attempt may come again
+        self._once: set[str] = set()  # the scopes of turns in which steps that are executed once have begun
         self._untold = 0  # turns since the last one that told
         self.taken: list[int] = []  # not live: all that counts of these is that they have taken a signal
         for k in range(len(rows) - 1, -1, -1):
@@ -95,28 +109,45 @@ class Folding:
             for outer in enclosing(row.scope):
                 if outer in self._open:
                     self._open[outer].append(row)
+                    if row.status == "intent":
+                        self._once.add(outer)
 
     def open(self, scope: str, recorded: Iterable[Checkpoint]) -> None:
         """A turn begins; ``recorded`` are rows of which some may be inside it, from another process."""
-        self._open[scope] = [row for row in recorded if is_inside(row.scope, scope)]
+        left = self._left.pop(scope, None)
+        self._open[scope] = [row for row in recorded if is_inside(row.scope, scope)] if left is None else left
+        if left is None and any(map(is_irreversible, self._open[scope])):
+            self._once.add(scope)
+
+    def has_once(self, scope: str) -> bool:
+        """Whether a step that is executed once has begun in this turn, which is open."""
+        return scope in self._once
 
     def close(self, scope: str) -> list[Checkpoint]:
-        """The turn is left; the rows inside it."""
+        """The turn is finished; the rows inside it."""
+        for inner in [each for each in self._left if is_inside(each, scope)]:
+            del self._left[inner]
+        self._once = {each for each in self._once if not is_inside(each, scope)} if self._once else self._once
         return self._open.pop(scope, [])
+
+    def leave(self, scope: str) -> None:
+        """The turn is left unfinished."""
+        self._left[scope] = self._open.pop(scope, [])
 
     def fold(self, rows: Iterable[Checkpoint]) -> None:
         """Another row stands for these."""
         for row in rows:
-            self._drop(row.seq)
-            if signal_taken_by(row) is not None:
+            if self._drop(row.seq) and signal_taken_by(row) is not None:
                 self.taken.append(row.seq)
 
-    def _drop(self, seq: int) -> None:
+    def _drop(self, seq: int) -> bool:
+        """Whether it was live until now."""
         k = bisect_right(self._ranges, seq, key=lambda each: each[0]) - 1
         if k < 0 or self._ranges[k][1] < seq:
-            return
+            return False
         first, last = self._ranges[k]
         self._ranges[k : k + 1] = [each for each in ([first, seq - 1], [seq + 1, last]) if each[0] <= each[1]]
+        return True
 
     def tell(self, told: Told) -> None:
         """In the row of the turn that ends now, unless there is more to tell than turns to share it."""

@@ -207,10 +207,12 @@ class Once:
             why = f"the process that began it ended before its outcome was recorded, and {instead}"
             await run.irreversible.stop(row, in_doubt(run.id, unmet, why))
         inputs = codec.readable(unmet.inputs) if unmet.inputs else {}
+        what = f"step {unmet.name!r} took effect once and for all, with {inputs!r:.300}"
+        if unmet.kind == "turn":
+            what = "in finished turns of a loop (each) steps took effect once and for all"
         raise run.poison(
             Diverged(
-                f"run {run.id!r}, checkpoint {unmet.seq}: step {unmet.name!r} took effect once and for all, with "
-                f"{inputs!r:.300}, and {instead}.\n"
+                f"run {run.id!r}, checkpoint {unmet.seq}: {what}, and {instead}.\n"
                 "Nothing was executed. Make the code between steps deterministic (a model's answer belongs in a step), "
                 "or start the work again under a new id."
             )

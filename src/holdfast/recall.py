@@ -194,6 +194,22 @@ class Records:
             self._claim(row)
         return sorted(rows, key=lambda row: row.seq)
 
+    def must_be_met(self, turn: Checkpoint) -> None:
+        """Steps that are executed once have taken effect in the turns that this row stands for."""
+        place = place_of(turn)
+        self._intended[place] = [turn.seq]
+        if turn.seq not in self._claimed:
+            self._not_met.add(place)
+
+    def without_unmet(self, rows: list[Checkpoint]) -> list[Checkpoint]:
+        """Without those of irreversible steps that took effect, or may have, and that the program went past."""
+        kept = {place for place in self._not_met if place in self._begun or place in self._at}
+        if not kept:
+            return rows
+        # A recalled call stands for what is inside it. A turn does so only for what its code has asked for.
+        finished = {scope_of(*place_of(row)) for row in rows if row.seq in self._claimed and row.kind != "turn"}
+        return [row for row in rows if place_of(row) not in kept or not finished.isdisjoint(enclosing(row.scope))]
+
     def fold(self, rows: list[Checkpoint]) -> None:
         """A finished turn stands for these from now on; nobody asks for them again."""
         for row in rows:

@@ -19,7 +19,7 @@ from .delivery import Delivery, Pending, Stop
 from .doubt import Irreversible
 from .errors import CodecError, Diverged, Fenced, HoldfastError
 from .flying import encode_doing
-from .folding import Folding
+from .folding import TURN, Folding, is_irreversible
 from .logical_time import LogicalTime
 from .logs import RunLog
 from .news import Bulletin, Told
@@ -71,6 +71,9 @@ class LiveRun:
         self.folding = Folding(self.whole)
         taken = set(self.folding.taken)
         self.records = Records(row.id, [each for each in rows if each.seq not in taken], self.ignored)
+        for each in rows:
+            if each.kind == TURN and is_irreversible(each):
+                self.records.must_be_met(each)
         self.pool: Pool | None = None  # what may be kept of earlier attempts
         self.kept = 0
         self._schema = row.schema_version

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sized
 from itertools import chain, islice
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -19,7 +20,8 @@ from msgspec.structs import replace
 from . import branches, clock, codec, delta, threads
 from .branches import Frame, current_frame
 from .calls import arrive, recalled, recorded, refuse_second_call
-from .errors import CodecError, HoldfastError, StateConflict
+from .delivery import Stop
+from .errors import CodecError, Diverged, HoldfastError, StateConflict
 from .folding import TURN, Told, told_by
 from .past import present
 from .recall import blank_row, scope_of
@@ -27,7 +29,7 @@ from .state import Change, decode_change
 from .store import AFTER_ALL, Checkpoint, is_text
 from .store.damage import flaw_of
 from .views import View
-from .watched import Watched
+from .watched import Watched, is_loop_at
 from .weights import SLACK
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ def each(items: Iterable[T], *, key: Callable[[T], str] | None = None) -> Each[T
     Without ``key=`` turns are known by their number, so ``items`` must begin the same on every resume. With it, by the
     key of their item: an item that was added or removed since shifts nothing. ``items`` may be without end.
 
-    What outlives a turn belongs in ``holdfast.state``: a turn that rebinds or resizes a local bound before the loop
+    What outlives a turn belongs in ``holdfast.state``: a turn that rebinds or changes a local bound before the loop
     raises ``HoldfastError``, naming it. A task that is begun in a turn must end in it. Outside a run
     it is a plain loop.
     """
@@ -60,7 +62,10 @@ class Each(Generic[T]):
         self._key = key
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _AsyncLoop(self._items, self._key, current_frame())
+        frame = current_frame()
+        if frame is not None:
+            _refuse_handing_on(sys._getframe(1))
+        return _AsyncLoop(self._items, self._key, frame)
 
     def __iter__(self) -> Iterator[T]:
         frame = current_frame()
@@ -70,7 +75,17 @@ class Each(Generic[T]):
             raise HoldfastError(
                 "each: in an async def, write `async for … in each(…)`: a plain for would block the loop"
             )
+        _refuse_handing_on(sys._getframe(1))
         return _PlainLoop(self._items, self._key, frame)
+
+
+def _refuse_handing_on(code: FrameType) -> None:
+    if not is_loop_at(code.f_code, code.f_lasti):
+        raise HoldfastError(
+            f"each, in {code.f_code.co_name}: a resume skips finished turns, so a comprehension, enumerate, list or a "
+            "generator would hand on less than the first time. Write a `for` (or `async for`) statement over each(…) "
+            "itself, in no generator, and keep in holdfast.state what is gathered; or use holdfast.map."
+        )
 
 
 def _task_here() -> asyncio.Task[Any] | None:
@@ -108,6 +123,7 @@ class _Loop(Generic[T]):
         self._watched: Watched | None = None
         self._turns = 0  # finished
         self._keys = b""  # what their keys come to
+        self._once = False  # whether a step that is executed once was begun in them
         self._seen: Counter[str] = Counter()  # the keys that were come to
         self._done_before: Counter[str] = Counter()  # of turns finished in another order than that of the items
         self._rows: list[Checkpoint] = []  # of finished turns, that are live
@@ -158,6 +174,8 @@ class _Loop(Generic[T]):
         rows = self.frame.run.records.turns(self.frame.scope, self.branch)
         if not rows:
             return iter(self._items)
+        if (rows[-1].key is None) != (self._key is None):
+            raise self._counted_otherwise(rows[-1])
         tells = [told_by(row) for row in rows]
         whole = max((k for k, each in enumerate(tells) if each.state is not None), default=-1)
         for k, (row, told) in enumerate(zip(rows, tells, strict=True)):
@@ -166,10 +184,20 @@ class _Loop(Generic[T]):
                 self._apply(row, told.state or {})
             elif k > whole:
                 self._note_change(row)
-        self._turns, self._keys = tells[-1].turns, tells[-1].keys
+        self._turns, self._keys, self._once = tells[-1].turns, tells[-1].keys, tells[-1].once
         self._whole = rows[whole].seq if whole >= 0 else 0
         self._rows = rows
         return await self._behind_finished()
+
+    def _counted_otherwise(self, row: Checkpoint) -> Stop:
+        was, now = ("by number", "by key=") if row.key is None else ("by key=", "by number")
+        return self.frame.run.poison(
+            Diverged(
+                f"run {self.frame.run.id!r}, checkpoint {row.seq}: the turns of this loop were known {was}, and are "
+                f"known {now} now, so it cannot be told which are finished. Nothing was executed. Put key= back as it "
+                "was, or give the workflow another version."
+            )
+        )
 
     def _apply(self, row: Checkpoint, ops: dict[str, Any]) -> None:
         delta.refuse_malformed(ops, f"the state change of checkpoint {row.seq}")
@@ -220,7 +248,8 @@ class _Loop(Generic[T]):
     async def _finish(self, turn: _Turn) -> None:
         run, scope = self.frame.run, turn.frame.scope
         self._refuse_left(scope)
-        inside = run.folding.close(scope)
+        self._once = self._once or run.folding.has_once(scope)
+        inside = run.records.without_unmet(run.folding.close(scope))
         run.folding.fold(inside)
         run.records.fold(inside)
         change = turn.frame.view.change()
@@ -232,10 +261,15 @@ class _Loop(Generic[T]):
             self._keys = _come_to(self._keys, turn.key)
         state = self._whole_change(turn.frame.view, change)
         self._fold_turns(AFTER_ALL if state is not None else self._whole)
-        told = Told(self._turns, self._keys, state)
+        told = Told(self._turns, self._keys, state, once=self._once)
         run.folding.tell(told)
         row.result = told.encode()
-        await recorded(self, row, change)
+        try:
+            await recorded(self, row, change)  # what it tells of other rows is true now, and not later
+        except CodecError as unfit:  # the rows it was to stand for count as folded already: no other may tell so
+            raise run.poison(unfit) from None
+        if self._once and row.scope:  # another attempt of what is around may not come to the loop again
+            run.records.must_be_met(row)
         if state is not None:
             self._size, self._since, self._whole = len(row.result), 0, row.seq
         else:
@@ -284,7 +318,7 @@ class _Loop(Generic[T]):
         workflow's own change."""
         turn, self._turn = self._turn, None
         if turn is not None:
-            self.frame.run.folding.close(turn.frame.scope)
+            self.frame.run.folding.leave(turn.frame.scope)
             try:
                 if (change := turn.frame.view.change()) is not None:
                     self.frame.view.make(change)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -216,6 +216,14 @@ async def gathering() -> list[str]:
 
 
 @workflow(version="1")
+async def tallying() -> dict[str, int]:
+    tally = {"handled": 0}
+    async for name in holdfast.each(["a", "b"]):
+        tally["handled"] += len(await handle(name))
+    return tally
+
+
+@workflow(version="1")
 async def reaching_past() -> None:
     holdfast.state["log"] = []
     log = holdfast.state["log"]
@@ -230,8 +238,7 @@ async def harmless() -> list[Any]:
         flag = True
         length = len(await handle(name))
         length += 1
-    seen = [each async for each in holdfast.each(["c"])]
-    return [name, size, flag, seen]
+    return [name, size, flag]
 
 
 async def alone(call: Any) -> Any:
@@ -240,7 +247,7 @@ async def alone(call: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("call", "told"), [(summing, "rebound 'total'"), (gathering, "resized 'found'"), (reaching_past, "resized 'log'")]
+    ("call", "told"), [(summing, "rebound 'total'"), (gathering, "changed 'found'"), (reaching_past, "changed 'log'")]
 )
 def test_a_local_from_before_the_loop_must_not_change(call: Any, told: str) -> None:
     global world
@@ -253,7 +260,40 @@ def test_a_local_from_before_the_loop_must_not_change(call: Any, told: str) -> N
 def test_the_names_a_loop_binds_itself_are_free() -> None:
     global world
     world = World()
-    assert asyncio.run(alone(harmless())) == ["b", 2, True, ["c"]]
+    assert asyncio.run(alone(harmless())) == ["b", 2, True]
+
+
+@workflow(version="1")
+async def comprehending() -> list[str]:
+    return [await handle(name) async for name in holdfast.each(["a", "b"])]
+
+
+@workflow(version="1")
+async def generating() -> list[str]:
+    async def handled() -> AsyncIterator[str]:
+        async for name in holdfast.each(["a", "b"]):
+            yield await handle(name)
+
+    return [name async for name in handled()]
+
+
+@workflow(version="1")
+def counting() -> int:
+    return sum(number for number, _ in enumerate(holdfast.each(["a", "b"])))
+
+
+@workflow(version="1")
+def listing() -> list[str]:
+    return list(holdfast.each(["a", "b"]))
+
+
+@pytest.mark.parametrize("call", [comprehending, generating, counting.bind, listing.bind])
+def test_what_hands_on_the_items_of_a_loop_is_refused(call: Any) -> None:
+    global world
+    world = World()
+    with pytest.raises(HoldfastError, match="would hand on less"):
+        asyncio.run(alone(call()))
+    assert world.done == []
 
 
 def test_a_task_must_end_in_its_turn() -> None:

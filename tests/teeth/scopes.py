@@ -6,6 +6,7 @@ from .plant import Plant
 
 _MAP = "tests/scopes/test_map.py::"
 _EACH = "tests/scopes/test_each.py::"
+_ATTACKED = "tests/scopes/test_attacked.py::"
 
 PLANTED = [
     Plant(
@@ -81,7 +82,7 @@ PLANTED = [
     Plant(
         "a turn may grow a list from before the loop",
         "src/holdfast/watched.py",
-        'return name, "resized", held',
+        'return name, "changed", held',
         "continue",
         [_EACH + "test_a_local_from_before_the_loop_must_not_change"],
     ),
@@ -105,5 +106,33 @@ PLANTED = [
         "            return rows, False\n",
         "            return rows, True\n",
         ["tests/crash/test_promises.py::test_a_step_whose_row_is_out_of_place_is_not_executed_again"],
+    ),
+    Plant(
+        "what an attempt left in a turn stays live when the turn is finished",
+        "src/holdfast/folding.py",
+        "self._left[scope] = self._open.pop(scope, [])",
+        "self._open.pop(scope, [])",
+        [_ATTACKED + "test_what_an_attempt_left_in_a_turn_is_folded_with_it"],
+    ),
+    Plant(
+        "a finished turn stands for payments it went past",
+        "src/holdfast/turns.py",
+        "inside = run.records.without_unmet(run.folding.close(scope))",
+        "inside = run.folding.close(scope)",
+        [_ATTACKED + "test_a_finished_turn_does_not_stand_for_a_payment_that_it_never_asked_for"],
+    ),
+    Plant(
+        "the row of a turn does not tell of payments",
+        "src/holdfast/turns.py",
+        "state, once=self._once)",
+        "state)",
+        [_ATTACKED + "test_payments_in_turns_nobody_asks_for_stop_the_next_payment"],
+    ),
+    Plant(
+        "after a turn that could not be recorded the program goes on",
+        "src/holdfast/turns.py",
+        "raise run.poison(unfit) from None",
+        "raise",
+        [_ATTACKED + "test_a_turn_that_cannot_be_recorded_loses_none_before_it"],
     ),
 ]
