@@ -21,6 +21,7 @@ from .past import BEGINS
 from .recall import enclosing, is_inside
 from .store import AFTER_ALL, Checkpoint, Store
 from .store.damage import flaw_of
+from .watched import GoneThrough
 
 TURN = "turn"  # the kind of row that a finished turn leaves
 _PAGE = 32  # rows that are read at first
@@ -85,6 +86,7 @@ class Folding:
         self._open: dict[str, list[Checkpoint]] = {}  # the rows inside, by the scope of a turn
         self._left: dict[str, list[Checkpoint]] = {}  # the same, of turns that were left: a new attempt may come again
         self._once: set[str] = set()  # the scopes of turns in which steps that are executed once have begun
+        self.gone_through: GoneThrough = {}
         self._untold = 0  # turns since the last one that told
         self.taken: list[int] = []  # not live: all that counts of these is that they have taken a signal
         for k in range(len(rows) - 1, -1, -1):

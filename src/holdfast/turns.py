@@ -360,7 +360,7 @@ class _AsyncLoop(_Loop[T]):
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
         if self._plain is None:
-            self._watched = Watched.of(self._watched, sys._getframe(1))
+            self._watched = Watched.of(self._watched, sys._getframe(1), self.frame.run.folding.gone_through)
         return self._next()
 
     async def _next(self) -> T:
@@ -373,6 +373,8 @@ class _AsyncLoop(_Loop[T]):
         _refuse_changed(self._watched, self.frame, is_in_turn=self._turn is not None)
         item = await self._go_on()
         if self._turn is None:
+            if self._watched is not None:
+                self._watched.end()
             raise StopAsyncIteration
         branches.move_to(self._turn.frame, self._task)
         if self._watched is not None:
@@ -394,11 +396,12 @@ class _PlainLoop(_Loop[T]):
         return self
 
     def __next__(self) -> T:
-        self._watched = Watched.of(self._watched, sys._getframe(1))
+        self._watched = Watched.of(self._watched, sys._getframe(1), self.frame.run.folding.gone_through)
         branches.move_to(self.frame, None)
         _refuse_changed(self._watched, self.frame, is_in_turn=self._turn is not None)
         item: T = threads.ask_the_loop(self, lambda _: self._go_on())
         if self._turn is None:
+            self._watched.end()
             raise StopIteration
         branches.move_to(self._turn.frame, None)
         self._watched.go_on()

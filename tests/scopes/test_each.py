@@ -263,6 +263,84 @@ def test_the_names_a_loop_binds_itself_are_free() -> None:
     assert asyncio.run(alone(harmless())) == ["b", 2, True]
 
 
+@step
+def plainly(name: str) -> str:
+    return name
+
+
+@workflow(version="1")
+async def in_two_loops() -> str:
+    async for name in holdfast.each(["a", "b"]):
+        told = await handle(name)
+        for _ in range(2):
+            async for other in holdfast.each(["c", "d"]):
+                inner = await handle(name + other)
+                inner += "!"
+    async for name in holdfast.each(["e", "f"]):
+        told = await handle(name)
+        if told:
+            inner = "rebound"
+    return f"{told} {inner}"
+
+
+@workflow(version="1")
+def in_two_plain_loops() -> str:
+    for name in holdfast.each(["a", "b"]):
+        told = plainly(name)
+    for name in holdfast.each(["c", "d"]):
+        told = plainly(name)
+    return told
+
+
+@workflow(version="1")
+async def behind_a_break() -> None:
+    async for name in holdfast.each(["a", "b"]):
+        told = await handle(name)
+        break
+    async for name in holdfast.each(["c", "d"]):
+        told = await handle(name)
+        del told
+
+
+@workflow(version="1")
+async def bound_between() -> None:
+    async for name in holdfast.each(["a", "b"]):
+        told = await handle(name)
+    told = "".join(["b"])
+    async for name in holdfast.each(["c", "d"]):
+        told = await handle(name)
+        assert told
+
+
+@pytest.mark.parametrize(
+    ("call", "ends"), [(in_two_loops, "F rebound"), (in_two_plain_loops.bind, "d")], ids=["async", "plain"]
+)
+def test_what_turns_have_left_bound_a_later_loop_may_bind_anew(call: Any, ends: str) -> None:
+    global world
+    world = World()
+    assert asyncio.run(alone(call())) == ends
+
+
+@workflow(version="1")
+async def bound_behind_it_in_a_loop_around() -> None:
+    rounds = 0
+    while rounds < 2:
+        async for name in holdfast.each(["c", "d"]):
+            told = await handle(name)
+        rounds += 1
+        told = "".join(["b"])
+    assert told
+
+
+@pytest.mark.parametrize("call", [behind_a_break, bound_between, bound_behind_it_in_a_loop_around])
+def test_what_a_resume_would_find_bound_it_may_not(call: Any) -> None:
+    global world
+    world = World()
+    with pytest.raises(HoldfastError, match=r"'told', which was bound before"):
+        asyncio.run(alone(call()))
+    assert world.done[-1] == "c"
+
+
 @workflow(version="1")
 async def comprehending() -> list[str]:
     return [await handle(name) async for name in holdfast.each(["a", "b"])]
