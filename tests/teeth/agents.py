@@ -105,7 +105,7 @@ PLANTED = [
         ADK + "__init__.py",
         "\nregister_services()\n",
         "",
-        ["tests/adk/test_served.py::test_a_url_names_our_sessions[memory]"],
+        ["tests/adk/test_adk_servers.py::test_a_url_names_our_sessions[memory]"],
     ),
     Plant(
         "without a message nothing is unfinished",
