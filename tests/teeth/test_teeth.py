@@ -1,7 +1,7 @@
 """Do the tests have teeth? Each planted bug must make one of its tests fail; without it they pass.
 
-``python -m tests.teeth`` plants all of them, and so does ``make torture``. Here it is every eighth, and for each of them
-whether its text and its tests are still there."""
+``python -m tests.teeth`` plants all of them, and so does ``make torture``. Here it is every eighth, and for each
+of them whether its text and its tests are still there."""
 
 from __future__ import annotations
 
