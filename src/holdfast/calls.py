@@ -28,7 +28,7 @@ from .recall import blank_row, scope_of
 from .run import LiveRun
 from .salvage import Sought
 from .state import decode_change
-from .store import Checkpoint
+from .store import Checkpoint, is_text
 from .upgrades import result_of
 
 EXPENSIVE_S = 5.0  # the work whose loss a memory:// run warns about
@@ -123,6 +123,13 @@ def perform_in_task(call: Invocation) -> Coroutine[Any, Any, Any]:
     """
     refuse_elsewhere(call.frame.run, call.definition.name)
     return perform(call, in_task)
+
+
+def checked_key(of: str, key: Any) -> str:
+    """What ``key=`` of a map or a loop has returned. Raises ``HoldfastError``."""
+    if not isinstance(key, str) or not key or not is_text(key):
+        raise HoldfastError(f"{of}: key= must return a non-empty str that a store can hold, got {key!r}")
+    return key
 
 
 def refuse_elsewhere(run: LiveRun, name: str) -> None:

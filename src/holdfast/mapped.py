@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast, overload
 
 from . import branches, clock, codec, context, threads
 from .branches import Frame, current_frame
-from .calls import Invocation, arrive, perform, refuse_elsewhere, refuse_second_call
+from .calls import Invocation, arrive, checked_key, perform, refuse_elsewhere, refuse_second_call
 from .definition import Definition
 from .errors import HoldfastError, StepFailed
 from .executing import in_task
@@ -116,9 +116,7 @@ def _items_of(values: Iterable[Any], key: Callable[[Any], str] | None) -> list[_
     items: list[_Item] = []
     before: dict[str, list[int]] = {}
     for position, value in enumerate(values):
-        known_by = _own_key(value) if key is None else key(value)
-        if not isinstance(known_by, str) or not known_by or not is_text(known_by):
-            raise HoldfastError(f"map: key= must return a non-empty str that a store can hold, got {known_by!r}")
+        known_by = _own_key(value) if key is None else checked_key("map", key(value))
         same = before.setdefault(known_by, [])
         if same and key is not None:
             raise HoldfastError(

@@ -25,7 +25,7 @@ from .logs import RunLog
 from .news import Bulletin, Told
 from .past import present
 from .patience import Patience
-from .recall import OPEN, Records, blank_row
+from .recall import OPEN, Records, blank_row, is_inside
 from .records import encode_unclaimed
 from .salvage import Pool, Sought
 from .state import Change, encode_change, initial_state
@@ -45,6 +45,30 @@ _TOLD_AFTER_MS = 300  # shorter ones are not worth a write
 
 class LiveRun:
     """A run being advanced by this process, under the lease ``epoch``."""
+
+    # What it stands at when it begins.
+    pool: Pool | None = None  # what may be kept of earlier attempts
+    root: Frame | None = None  # of the body
+    stop: Stop | None = None
+    finished = False
+    tasks = 1  # live tasks of the run, the root (task or thread) among them
+    delivered = 0
+    kept = 0
+    executed = 0
+    recalled = 0
+    refusals = 0
+    lease_deadline = 0.0
+    durable = True
+    expensive = 0
+    warned = False
+    rehearsal: Rehearsal | None = None  # where a plan rests instead of executing
+    quiet: Callable[[], None] | None = None
+    waiting_changed: Callable[[], None] | None = None
+    # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it goes.
+    # Told ("told", run, news) on whichever thread tells.
+    observer: Callable[[str, LiveRun, Any], None] | None = None
+    _calls_recorded = 0  # by this process
+    _told: bytes | None = b""
 
     def __init__(
         self,
@@ -67,60 +91,42 @@ class LiveRun:
         self.loop = loop
         self.home = home  # the Holdfast, for current()
         self.whole, rows = rows, present(rows)
+        self._has_past = len(rows) < len(self.whole)
+        self._schema = row.schema_version
         self.ignored = (ignored or set()) & {each.seq for each in rows}
         self.folding = Folding(self.whole)
-        taken = set(self.folding.taken)
-        self.records = Records(row.id, [each for each in rows if each.seq not in taken], self.ignored)
-        for each in rows:
-            if each.kind == TURN and is_irreversible(each):
-                self.records.must_be_met(each)
-        self.pool: Pool | None = None  # what may be kept of earlier attempts
-        self.kept = 0
-        self._schema = row.schema_version
+        self.records = self._records_of(rows)
         self.cancelled = {each.seq for each in rows if each.status == "cancelled"} - self.ignored
-        self.refusals = 0
-        self.recorded_until = self.whole[-1].seq if self.whole else 0
-        self.delivered = 0
+        self.recorded_until = self._seq = self.whole[-1].seq if self.whole else 0
         self.time = LogicalTime(row.created_ms)
         self.patience = Patience(self.records, loop, lambda: branches.has_moving_thread(self))
         self.delivery = Delivery(loop, self.patience.must_wait)
+        self.delivery.rests = self._rests
         self.bringing = Bringing()
-        self.stop: Stop | None = None
-        self.finished = False
-        self.tasks = 1  # live tasks of the run, the root (task or thread) among them
-        self.members: set[asyncio.Task[Any]] = set()  # these tasks
-        self.root: Frame | None = None  # of the body
+        self.members: set[asyncio.Task[Any]] = set()  # its tasks
         self.waits = Waits(self, row, rows)
         self.irreversible = Irreversible(self)
-        self.delivery.rests = self._rests
-        self.waiting_changed: Callable[[], None] | None = None
         self.looks = resting.Looks(self)
-        self.executed = 0
-        self.recalled = 0
         self.started = clock.monotonic()
-        self.lease_deadline = 0.0
-        self.confirm_lease: Callable[[], Any] = lambda: None
-        # Told ("began" | "executed" | "recalled", run, row) on the run's loop; a row that began is filled in as it
-        # goes. Told ("told", run, news) on whichever thread tells.
-        self.observer: Callable[[str, LiveRun, Any], None] | None = None
-        self.durable = True
-        self.expensive = 0
-        self.warned = False
         self.view = BodyView(initial_state(row), rows)
         self._submit = submit
         self._announce = announce
         self._bulletin = Bulletin(row.no, row.epoch)
-        self._seq = self.recorded_until
-        self._calls_recorded = 0  # by this process
         self.names: dict[str, Any] = {}  # of the steps called so far, and the code of each
         self.pendings: set[Pending] = set()
         self.under_way: dict[int, tuple[Checkpoint, asyncio.Task[Any]]] = {}  # calls not delivered, and in which task
-        self._told: bytes | None = b""
         self.serving: set[asyncio.Task[None]] = set()  # what answers calls made in threads
         self.stops: list[Callable[[], None]] = []
-        self.rehearsal: Rehearsal | None = None  # where a plan rests instead of executing
-        self.quiet: Callable[[], None] | None = None
+        self.confirm_lease: Callable[[], Any] = lambda: None
         self.driver_is_cancelled: Callable[[], bool] = lambda: False
+
+    def _records_of(self, rows: list[Checkpoint]) -> Records:
+        taken = set(self.folding.taken)
+        records = Records(self.id, [each for each in rows if each.seq not in taken], self.ignored)
+        for each in rows:
+            if each.kind == TURN and is_irreversible(each):
+                records.must_be_met(each)
+        return records
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
@@ -194,14 +200,10 @@ class LiveRun:
 
     def tasks_inside(self, scope: str) -> set[asyncio.Task[Any]]:
         """Those other tasks that are inside the call with this scope, in a call of its insides or between two."""
-
-        def is_inside(place: str) -> bool:
-            return place == scope or place.startswith(scope + " > ")
-
-        found = {task for row, task in self.under_way.values() if is_inside(row.scope)}
+        found = {task for row, task in self.under_way.values() if is_inside(row.scope, scope)}
         for task in asyncio.all_tasks(self.loop):
             frame = branches.frame_of(task)
-            if frame is not None and frame.run is self and is_inside(frame.scope):
+            if frame is not None and frame.run is self and is_inside(frame.scope, scope):
                 found.add(task)
         return found - {asyncio.current_task()}
 
@@ -343,7 +345,7 @@ class LiveRun:
 
     def look_back(self) -> None:
         """Before the program begins: what may be kept of earlier attempts, if there are any."""
-        if len(self.records.rows) < len(self.whole):
+        if self._has_past:
             self.pool = Pool(self.id, self.whole, self._schema)
 
     def cannot_read(self, row: Checkpoint, error: CodecError) -> Stop:

@@ -19,21 +19,20 @@ from msgspec.structs import replace
 
 from . import branches, clock, codec, delta, threads
 from .branches import Frame, current_frame
-from .calls import arrive, recalled, recorded, refuse_second_call
+from .calls import arrive, checked_key, recalled, recorded, refuse_second_call
 from .delivery import Stop
 from .errors import CodecError, Diverged, HoldfastError, StateConflict
 from .folding import TURN, Told, told_by
 from .past import present
 from .recall import blank_row, scope_of
 from .state import Change, decode_change
-from .store import AFTER_ALL, Checkpoint, is_text
+from .store import AFTER_ALL, Checkpoint
 from .store.damage import flaw_of
 from .views import View
 from .watched import Watched, is_loop_at
 from .weights import SLACK
 
 T = TypeVar("T")
-_END: Any = object()
 _SLICED = (list, tuple, range)
 _TOLD_EVERY_S = 0.5  # how far it is, to those who watch
 
@@ -135,7 +134,7 @@ class _Loop(Generic[T]):
         self._told_at = clock.monotonic()
 
     async def _go_on(self) -> Any:
-        """End the turn under way, and begin the next; its item, or ``_END``."""
+        """End the turn under way, and begin the next, if there is one; its item."""
         self._alone = self._alone and self._is_alone
         if self._rest is None:
             await arrive(self.frame)
@@ -150,7 +149,7 @@ class _Loop(Generic[T]):
                 self._turn = self._begun(key)
                 return item
         self._tell()
-        return _END
+        return None
 
     @property
     def _is_alone(self) -> bool:
@@ -159,10 +158,7 @@ class _Loop(Generic[T]):
     def _key_of(self, item: T) -> str | None:
         if self._key is None:
             return None
-        key = self._key(item)
-        if not isinstance(key, str) or not key or not is_text(key):
-            raise HoldfastError(f"each: key= must return a non-empty str that a store can hold, got {key!r}")
-        return key
+        return checked_key("each", self._key(item))
 
     def _is_new(self, key: str) -> bool:
         self._seen[key] += 1
@@ -300,8 +296,10 @@ class _Loop(Generic[T]):
         """Another turn has ended. Of those before it the rows are live that have changed the state since the one
         numbered ``whole``, which tells the whole change; that one; and those that carry what the body changed before.
         """
-        live = [row for row in self._rows if row.seq == whole or _carries(row, whole)]
-        folded = [row for row in self._rows if row not in live]
+        live: list[Checkpoint] = []
+        folded: list[Checkpoint] = []
+        for row in self._rows:
+            (live if row.seq == whole or _carries(row, whole) else folded).append(row)
         self.frame.run.folding.fold(folded)
         self.frame.run.records.fold(folded)
         self._rows = live

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import Holdfast, HoldfastError, step, workflow
+from holdfast import Holdfast, HoldfastError, branches, step, workflow
 from holdfast.folding import live_rows
 from holdfast.state import replay
 from holdfast.store import Checkpoint
@@ -89,6 +89,35 @@ def lives(call: Callable[[], Any], first: World, second: World) -> tuple[Any, Wo
             return result
 
     return asyncio.run(both()), second, store
+
+
+@workflow(version="1")
+async def asking() -> list[str]:
+    holdfast.state["got"] = []
+    async for name in holdfast.each(world.names):
+        holdfast.state["got"].append(await holdfast.wait_for("word", str))
+        await handle(name)
+    frame = branches.current_frame()
+    assert frame is not None and frame.run.pool is None, "no earlier attempt is looked into"
+    return list(holdfast.state["got"])
+
+
+def test_a_signal_that_a_finished_turn_took_is_not_taken_again() -> None:
+    async def both() -> Any:
+        global world
+        async with Holdfast(MemoryStore()) as hf:
+            world = World("a b c d e", "d")
+            stopped = asyncio.ensure_future(until_stopped(hf, asking()))
+            while not await hf.runs():
+                await asyncio.sleep(0.001)
+            for word in ("one", "two", "three", "four", "five"):
+                await hf.send("r", "word", word)
+            await stopped
+            world = World("a b c d e")
+            return await hf.run(asking(), id="r")
+
+    assert asyncio.run(both()) == ["one", "two", "three", "four", "five"]
+    assert world.done == ["d", "e"]
 
 
 def test_finished_turns_are_skipped() -> None:
