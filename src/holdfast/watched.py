@@ -126,19 +126,19 @@ def _body_of(code: CodeType, at: int) -> tuple[int, int]:
 def _last_line(code: CodeType, at: int) -> int:
     """Of this loop and those around it: what stands behind was not executed before."""
     end = max((each.offset for each in _backwards(code) if each.argval <= at <= each.offset), default=at)
-    return max(line for offset, _, line in _lines(code) if at <= offset <= end)
+    return max(line for each, line in _lines(code) if at <= each.offset <= end)
 
 
 def _backwards(code: CodeType) -> list[dis.Instruction]:
     return [each for each in dis.get_instructions(code) if "JUMP" in each.opname]
 
 
-def _lines(code: CodeType) -> list[tuple[int, dis.Instruction, int]]:
-    """(offset, instruction, its line), of those that have one."""
+def _lines(code: CodeType) -> list[tuple[dis.Instruction, int]]:
+    """(instruction, its line), of those that have one."""
     placed = (
         (each, each.positions.lineno if each.positions is not None else None) for each in dis.get_instructions(code)
     )
-    return [(each.offset, each, line) for each, line in placed if line is not None]
+    return [(each, line) for each, line in placed if line is not None]
 
 
 @lru_cache(maxsize=1000)
@@ -148,10 +148,10 @@ def _stores_of(code: CodeType) -> dict[str, list[tuple[int, int]]]:
     given += bool(code.co_flags & inspect.CO_VARKEYWORDS)
     own = set(code.co_varnames[given:]).difference(code.co_cellvars)
     stores: dict[str, list[tuple[int, int]]] = {}
-    for offset, each, line in _lines(code):
+    for each, line in _lines(code):
         if each.opname.startswith("STORE_"):
             for name in own.intersection(each.argval if isinstance(each.argval, tuple) else [each.argval]):
-                stores.setdefault(name, []).append((offset, line))
+                stores.setdefault(name, []).append((each.offset, line))
     return stores
 
 

@@ -12,17 +12,19 @@ from once_scenes import charge, effects, ended, fail, in_memory, pay, trouble
 import holdfast
 from holdfast import Diverged, InDoubt, StepFailed, step, workflow
 
+
+@step(once=True)
+async def transfer() -> None:
+    effects.append("transfer")
+    raise OSError
+
+
 # -- what must not be lost or gone past --------------------------------------------------------------------
 
 
 def test_a_program_that_fails_before_it_asks_again() -> None:
     """Who waits for a run that failed would go on without knowing that something may have happened."""
     asks = [True]
-
-    @step(once=True)
-    async def transfer() -> None:
-        effects.append("transfer")
-        raise OSError
 
     @workflow(version="1")
     async def fickle() -> None:
@@ -46,11 +48,6 @@ def test_a_program_that_fails_before_it_asks_again() -> None:
 def test_nothing_begins_that_has_waited_for_a_doubt() -> None:
     """The new one waits until the other is asked for again, and that one turns out to be in doubt."""
     first = [True]
-
-    @step(once=True)
-    async def transfer() -> None:
-        effects.append("transfer")
-        raise OSError
 
     @workflow(version="1")
     async def both() -> None:
