@@ -82,8 +82,8 @@ class Blob:
         return copied.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write its content to a file, in the place of what is there. The file is there whole or not at all. Raises as
-        ``open`` does, and ``OSError``."""
+        """Write its content to a file, in the place of what is there. The file is there whole or not at all, and for
+        its owner alone (mode 0600). Raises as ``open`` does, and ``OSError``."""
         target = Path(path)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import weakref
-from _blake2 import blake2b  # hashlib would load OpenSSL, 2 ms of every cold start
+from _blake2 import blake2b  # hashlib would load OpenSSL at every start
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -35,6 +35,8 @@ class Bucket(Blobs):
     def __init__(self, store: Store, url: str) -> None:
         parts = urlsplit(url)
         where = parts.path.startswith("/") and not parts.netloc if parts.scheme == "file" else parts.netloc
+        self._within = parts.path.strip("/")  # the container and the prefix of an account
+        where = where and (parts.scheme != "az" or self._within)
         if parts.scheme not in SCHEMES or not where or "@" in parts.netloc or parts.query or parts.fragment:
             raise StoreError(
                 f"blobs= names a folder or a bucket, by an absolute URL without user, password or options, such as "
@@ -63,7 +65,12 @@ class Bucket(Blobs):
                 from obstore.store import LocalStore, from_url
 
                 with _explained(self.url):
-                    self._made = from_url(self.url) if self._folder is None else LocalStore(self._folder, mkdir=True)
+                    if self._folder is not None:
+                        self._made = LocalStore(self._folder, mkdir=True)
+                    elif self.url.startswith("az:"):  # obstore takes the host for the container
+                        self._made = from_url(f"az://{self._within}", account_name=urlsplit(self.url).netloc)
+                    else:
+                        self._made = from_url(self.url)
             return self._made
 
     # -- values that left their row ------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Any
 import apart_programs
 import apsw
 import pytest
+from peaks import PEAK
 
 import holdfast
 from holdfast import CodecError, Holdfast, StoreError, step, workflow
@@ -421,8 +422,9 @@ def test_a_process_killed_at_any_call_of_the_store_loses_nothing() -> None:
 def test_a_resume_holds_few_of_its_results(tmp_path: Path) -> None:
     program = tmp_path / "resumes.py"
     program.write_text(
-        textwrap.dedent("""
-        import asyncio, resource, sys
+        PEAK
+        + textwrap.dedent("""
+        import asyncio, sys
         import holdfast
         from holdfast import step, workflow
 
@@ -445,10 +447,10 @@ def test_a_resume_holds_few_of_its_results(tmp_path: Path) -> None:
                     while (await hf.get("a")).status != "waiting":
                         await asyncio.sleep(0.01)
                     return
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                before = peak()
                 await hf.send("a", "more", True)
                 assert await hf.run(job(), id="a") == 60_000_000
-                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+                print(peak() - before)
 
         asyncio.run(main())
         """)

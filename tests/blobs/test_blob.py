@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peaks import PEAK
 
 import holdfast
 from holdfast import Blob, CodecError, Holdfast, step, workflow
@@ -296,8 +297,8 @@ def test_what_is_too_big(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 
 
 def test_memory_does_not_grow_with_it(tmp_path: Path) -> None:
-    program = textwrap.dedent("""
-        import asyncio, resource, sys
+    program = PEAK + textwrap.dedent("""
+        import asyncio, sys
         import holdfast
         from holdfast import Blob, step, workflow
 
@@ -316,9 +317,9 @@ def test_memory_does_not_grow_with_it(tmp_path: Path) -> None:
         async def main():
             async with holdfast.open(sys.argv[1]) as hf:
                 await hf.run(job(sys.argv[2]), id="small")
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                before = peak()
                 await hf.run(job(sys.argv[3]), id="big")
-                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+                print(peak() - before)
         asyncio.run(main())
     """)
     small, big = tmp_path / "small", tmp_path / "big"

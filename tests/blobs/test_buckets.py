@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,12 @@ import obstore
 import pytest
 import scan_plans
 from obstore.store import from_url
+from peaks import PEAK
 from tests.servers.s3 import make_bucket, s3_server
 
 import holdfast
 from holdfast import Blob, CodecError, Holdfast, StoreError, buckets, step, workflow
-from holdfast.blobs import PART_BYTES
+from holdfast.blobs import PART_BYTES, Reference
 from holdfast.buckets import Bucket
 from holdfast.cli import _main
 from holdfast.store.memory import MemoryStore
@@ -291,10 +295,37 @@ def test_a_damaged_file_in_a_folder_is_mended_by_who_keeps_it_again(tmp_path: Pa
     assert b"".join(bucket.parts(named)) == CONTENT
 
 
-def test_clouds_are_reached_the_same_way() -> None:
-    for url in ("gs://bucket/x", "az://account/container/x"):
-        hf = holdfast.open("memory://", blobs=url)
-        assert hf._blobs.uri(b"h" * 32) == f"{url}/{(b'h' * 32).hex()}"
+@pytest.mark.parametrize("url", ["gs://bucket/x", "az://account/container/x"])
+def test_other_clouds_are_named_the_same_way(url: str) -> None:
+    hf = holdfast.open("memory://", blobs=url)
+    assert hf._blobs.uri(b"h" * 32) == f"{url}/{(b'h' * 32).hex()}"
+
+
+def test_a_container_of_an_account_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has nothing, and notes what it is asked for."""
+    asked: list[str] = []
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0])
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AZURE_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"key").decode())
+        bucket = Bucket(MemoryStore(), "az://account/container/pre/fix")
+        assert bucket.flaw_of(Reference(b"h" * 32, 5)) is not None
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert asked and {path.rpartition("/")[0] for path in asked} == {"/container/pre/fix"}
 
 
 def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
@@ -322,8 +353,8 @@ def test_a_plan_keeps_nothing(
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
-    program = textwrap.dedent("""
-        import asyncio, resource, sys
+    program = PEAK + textwrap.dedent("""
+        import asyncio, sys
         import holdfast
         from holdfast import Blob, step, workflow
 
@@ -338,10 +369,10 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
         async def main():
             async with holdfast.open(sys.argv[1], blobs=sys.argv[2]) as hf:
                 for path in sys.argv[3:]:
-                    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                    before = peak()
                     blob = await hf.run(job(path), id=path)
                     await asyncio.to_thread(blob.save, path + ".copy")
-                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+                print(peak() - before)
         asyncio.run(main())
     """)
     small, big = tmp_path / "small", tmp_path / "big"

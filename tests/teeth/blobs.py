@@ -7,6 +7,8 @@ from .plant import Plant
 APART = "tests/blobs/test_apart.py::"
 BLOBS = "src/holdfast/blobs.py"
 
+BLOB = "tests/blobs/test_blob.py::"
+BUCKETS = "tests/blobs/test_buckets.py::"
 PLANTED = [
     Plant(
         "what is read of a blob is not compared with its hash",
@@ -105,5 +107,12 @@ PLANTED = [
         "            yield bytes(piece)\n        if digest.digest() != named.hash:\n",
         "            yield bytes(piece)\n        if False:\n",
         ["tests/blobs/test_buckets.py::test_a_damaged_file_is_not_given_out[file]"],
+    ),
+    Plant(
+        "a file is in memory whole while it is copied",
+        "src/holdfast/blob.py",
+        "            for part in self._held().parts(self._named):\n                target.write(part)\n",
+        '            target.write(b"".join(self._held().parts(self._named)))\n',
+        [BLOB + "test_memory_does_not_grow_with_it", BUCKETS + "test_memory_does_not_grow_with_a_file"],
     ),
 ]

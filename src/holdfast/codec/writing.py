@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from _blake2 import blake2b  # hashlib would load OpenSSL, 2 ms of every cold start
+from _blake2 import blake2b  # hashlib would load OpenSSL at every start
 from collections.abc import Callable, Iterable, KeysView
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal

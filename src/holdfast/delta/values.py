@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _blake2 import blake2b  # hashlib would load OpenSSL, 2 ms of every cold start
+from _blake2 import blake2b  # hashlib would load OpenSSL at every start
 from copy import deepcopy
 from decimal import Decimal
 from itertools import chain

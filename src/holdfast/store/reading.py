@@ -11,8 +11,6 @@ from holdfast.store.dialogs import Dialog, DialogEvent, SharedKey, Snapshot, own
 from holdfast.store.owners import run_row
 from holdfast.store.protocol import AFTER_ALL, BEFORE_ALL, Checkpoint, Claim, News, RunRow, Signal, Spent, is_text
 
-_NEWEST = 2**63 - 1
-
 
 class Rows(Protocol):
     """What a statement returns: a cursor of any driver."""
@@ -45,7 +43,7 @@ class Reading(ABC):
         return run_row(found[0]) if found else None
 
     def runs(self, *, status: str | None, workflow: str | None, limit: int, after: int | None) -> list[RunRow]:
-        given = {"workflow": workflow, "limit": max(limit, 0), "after": _NEWEST if after is None else after}
+        given = {"workflow": workflow, "limit": max(limit, 0), "after": AFTER_ALL if after is None else after}
         if status is None:
             return [run_row(row) for row in self._ask("runs", given)]
         return [run_row(row) for row in self._ask("runs_of_status", {**given, "status": status})]
