@@ -109,6 +109,12 @@ class Pending:
             run.loop.call_soon(pass_on_cancellation, task)
 
 
+def cancel_once(task: asyncio.Task[Any]) -> None:
+    """A second cancellation would take from the program the time to unwind that the first has given it."""
+    if not task.cancelling():
+        task.cancel()
+
+
 def pass_on_cancellation(task: asyncio.Task[Any]) -> None:
     """A cancellation that came after the outcome was recorded reaches the task at its next pause, if it stands."""
     if not task.done() and task.cancelling():

@@ -12,7 +12,7 @@ from . import body, branches, clock, codec, lease, resting
 from .admission import new_row, refuse_other_work, was_cancelled
 from .beginning import Beginning, Unloaded, kept_by
 from .claiming import Claimed, Claiming, record_of, tell_claimed
-from .delivery import Stop
+from .delivery import Stop, cancel_once
 from .errors import (
     Cancelled,
     CodecError,
@@ -110,10 +110,10 @@ class Execution:
         if driver is None or driver.done():
             return
         if asyncio.get_running_loop() is self.loop:
-            _cancel_once(driver)
+            cancel_once(driver)
             await asyncio.wait({driver})
         else:
-            self.loop.call_soon_threadsafe(_cancel_once, driver)
+            self.loop.call_soon_threadsafe(cancel_once, driver)
             await self.outcome.over()
 
     async def _drive(self) -> None:
@@ -434,9 +434,3 @@ class Execution:
             self.loop.call_soon_threadsafe(run.poison, error)
         except RuntimeError:  # the loop is closed
             pass
-
-
-def _cancel_once(driver: asyncio.Task[None]) -> None:
-    """A second cancellation would take from the program the time to unwind that the first has given it."""
-    if not driver.cancelling():
-        driver.cancel()

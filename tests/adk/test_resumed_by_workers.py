@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from google.genai import types
 
 import holdfast
 from holdfast.adapters.adk import HoldfastPlugin, HoldfastSessionService
+from holdfast.adapters.adk.serving import ServedInvocation
 from holdfast.cli import main
 
 Make = Callable[..., Scene]
@@ -202,3 +204,31 @@ def test_what_a_worker_is_given(
         with pytest.raises(SystemExit) as ended:
             main(["worker", "--adk", *line.split()])
         assert ended.value.code == 2 and told in " ".join(capsys.readouterr().err.split()), line
+
+
+def test_who_is_stopped_twice_cleans_up_once_and_whole() -> None:
+    """The grace period may end while the drain that it was given is just ending, too."""
+    cleaned_up: list[str] = []
+
+    async def going(began: asyncio.Event, go: asyncio.Event) -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            await go.wait()
+            cleaned_up.append("whole")
+
+    async def main() -> None:
+        served: Any = ServedInvocation.__new__(ServedInvocation)
+        began, go = asyncio.Event(), asyncio.Event()
+        served._invocation, served._going = SimpleNamespace(stop=None), asyncio.create_task(going(began, go))
+        await began.wait()
+        stopped = [asyncio.create_task(served.unload())]
+        await asyncio.sleep(0)
+        stopped.append(asyncio.create_task(served.unload()))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(*stopped)
+
+    asyncio.run(main())
+    assert cleaned_up == ["whole"]

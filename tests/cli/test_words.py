@@ -319,6 +319,20 @@ def test_a_status_is_looked_for_as_it_is_shown(odd: Terminal) -> None:
     assert odd.type("list", "--status", "vanished", *STORE).code == 2
 
 
+def test_an_invocation_of_google_adk_is_said_to_be_one(odd: Terminal) -> None:
+    from holdfast.store import Batch, open_store
+    from holdfast.testing.store_suite import run_row
+
+    store = open_store(odd.folder / "odd.db")
+    row = replace(run_row("adk:app:u:s:i"), workflow="adk:app", module="holdfast.adapters.adk.plugin", owner=None)
+    store.commit(Batch(creates=[replace(row, status="running", lease_until_ms=0)]))
+    store.close()
+    for command in (["resume", "adk:app:u:s:i"], ["list", "--stranded"]):
+        told = odd.type(*command, *STORE)
+        assert "holdfast worker --adk MODULE:APP" in " ".join(f"{told.out} {told.err}".split()), told
+        assert "holdfast run FILE.py" not in told.out + told.err
+
+
 # What root may not do either, so that a folder is as read-only to it as to anybody else.
 AS_ANYBODY = """
 import ctypes, os, sys

@@ -23,6 +23,7 @@ from holdfast.store import RunRow
 from holdfast.workflow import AsyncStep, AsyncWorkflow, PlainStep, PlainWorkflow, Workflow
 
 LISTED = 8  # names in an error message
+_AGENTS = "holdfast.adapters.adk."  # the modules whose runs are invocations of Google ADK
 
 _loaded: dict[Path, ModuleType] = {}
 
@@ -60,6 +61,11 @@ def has_workflows(module: ModuleType) -> bool:
 
 def workflow_of_run(row: RunRow) -> Workflow:
     """The workflow that made a run: in the module it recorded, its file, or one that pyproject.toml names."""
+    if row.module.startswith(_AGENTS):
+        raise Problem(
+            f"run {row.id!r} is an invocation of Google ADK, which its app goes on with: "
+            "`holdfast worker --adk MODULE:APP`, or in a program resume(runner, user_id=…, session_id=…)."
+        )
     search_here()
     tried: list[str] = []
     for what, module in _candidates(row, tried):

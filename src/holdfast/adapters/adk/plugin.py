@@ -102,6 +102,10 @@ class HoldfastPlugin(BasePlugin):
         return None
 
 
+def without_plugin(app_name: str) -> HoldfastError:
+    return HoldfastError(f"app {app_name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App")
+
+
 def _home_in(store: Any) -> Holdfast | None:
     home = store if isinstance(store, Holdfast) else getattr(store, "holdfast", None)
     return home if isinstance(home, Holdfast) else None

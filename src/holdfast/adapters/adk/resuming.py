@@ -9,9 +9,7 @@ from google.adk.agents.run_config import RunConfig
 from google.adk.events.event import Event
 from google.adk.runners import Runner
 
-from holdfast.errors import HoldfastError
-
-from .plugin import plugin_of
+from .plugin import plugin_of, without_plugin
 
 
 async def resume(
@@ -23,9 +21,7 @@ async def resume(
     Raises ``NotFound`` if there is no such session, or nothing in it is unfinished, ``Busy`` if another process is at
     it, ``VersionMismatch``, ``InDoubt``, ``Fenced``, ``StoreError``, or what an agent raised."""
     if plugin_of(runner) is None:
-        raise HoldfastError(
-            f"app {runner.app_name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App"
-        )
+        raise without_plugin(runner.app_name)
     async with aclosing(runner.run_async(user_id=user_id, session_id=session_id, run_config=run_config)) as events:
         async for event in events:
             yield event

@@ -14,7 +14,7 @@ from google.adk.runners import Runner
 from holdfast.beginning import Unloaded
 from holdfast.claiming import record_of
 from holdfast.definition import PYTHON
-from holdfast.delivery import Stop
+from holdfast.delivery import Stop, cancel_once
 from holdfast.errors import Busy, HoldfastError
 from holdfast.failure import Failure
 from holdfast.records import refuse_damaged
@@ -23,7 +23,7 @@ from holdfast.store import NEVER_MS, Checkpoint, Code, Finish, Taken
 from holdfast.worker import Adapted
 
 from .invocation import QUEUE, Invocation, Names, names_of
-from .plugin import HoldfastPlugin, plugin_of
+from .plugin import HoldfastPlugin, plugin_of, without_plugin
 from .turn import began_last
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def runner_of(found: Any) -> tuple[Runner, HoldfastPlugin]:
     if isinstance(found, App):
         named = next((each for each in found.plugins if isinstance(each, HoldfastPlugin)), None)
         if named is None:
-            raise _without_plugin(found.name)
+            raise without_plugin(found.name)
         if named.sessions is None:
             raise HoldfastError(
                 f"app {found.name!r} keeps its sessions elsewhere: its HoldfastPlugin has a Holdfast and no "
@@ -51,12 +51,8 @@ def runner_of(found: Any) -> tuple[Runner, HoldfastPlugin]:
         raise TypeError(f"neither an App nor a Runner of google.adk but {type(found).__name__}")
     plugin = plugin_of(runner)
     if plugin is None:
-        raise _without_plugin(runner.app_name)
+        raise without_plugin(runner.app_name)
     return runner, plugin
-
-
-def _without_plugin(name: str) -> HoldfastError:
-    return HoldfastError(f"app {name!r} has no HoldfastPlugin: add plugins=[HoldfastPlugin(…)] to its App")
 
 
 def adapted_to(runner: Runner, plugin: HoldfastPlugin) -> dict[str, Adapted]:
@@ -130,7 +126,8 @@ class ServedInvocation(Served):
     async def leave(self) -> None:
         """Let the calls in flight finish, begin no other, and hand the invocation back."""
         self.leaving = True
-        if self._invocation is not None and self._going is not None:
+        if self._going is not None:
+            assert self._invocation is not None
             drained = asyncio.ensure_future(self._invocation.drained())
             await asyncio.wait({drained, self._going}, return_when=asyncio.FIRST_COMPLETED)
             drained.cancel()
@@ -139,7 +136,8 @@ class ServedInvocation(Served):
     async def unload(self) -> None:
         """Stop it where it is, and hand it back."""
         self.leaving = True
-        if self._invocation is not None and self._going is not None and not self._going.done():
+        if self._going is not None and not self._going.done():
+            assert self._invocation is not None
             self._invocation.stop = self._invocation.stop or Stop(Unloaded("the worker ends"))
-            self._going.cancel()
+            cancel_once(self._going)
             await asyncio.wait({self._going})
